@@ -1,0 +1,74 @@
+"""guidon's own checkpoints: ``config.json`` says what the model is, ``model.safetensors`` holds its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from guidon.checkpoints.atomic import recover_folder, replaced_folder
+from guidon.errors import DamagedCheckpoint, MissingFile
+
+CONFIG, TENSORS = "config.json", "model.safetensors"
+
+
+def write_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint folder whole or not at all.
+
+    Args:
+        folder: where; a checkpoint that is there already is replaced once the new one is complete.
+        config: what can be written as JSON.
+        tensors: names and values.
+
+    Raises:
+        SaveFailed: the disk is full or the folder cannot be written; the old checkpoint is untouched.
+    """
+    with replaced_folder(folder) as new:
+        (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        write_tensors(new / TENSORS, tensors)
+
+
+def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a checkpoint folder back: its config and its tensors.
+
+    Raises:
+        MissingFile: the folder or one of its files is not there.
+        DamagedCheckpoint: a file is cut short or is not what its name says.
+    """
+    folder = Path(folder)
+    recover_folder(folder)
+    if not folder.is_dir():
+        raise MissingFile(f"there is no model folder {folder}; give the folder that `guidon train` wrote (RUN/model)")
+    for name in (CONFIG, TENSORS):
+        if not (folder / name).is_file():
+            raise MissingFile(f"{folder} has no {name}; copy the whole folder again, both {CONFIG} and {TENSORS}")
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedCheckpoint(f"{folder / CONFIG} is not readable JSON ({error}); copy it again") from error
+    if not isinstance(config, dict):
+        raise DamagedCheckpoint(f"{folder / CONFIG} does not hold a model's config; copy it again")
+    return config, read_tensors(folder / TENSORS)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write named tensors as safetensors; an error of the file system is raised as `OSError`."""
+    try:
+        safetensors.torch.save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:  # the library wraps a full disk in an error of its own
+        raise OSError(str(error)) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read named tensors; raises `DamagedCheckpoint` for a file that is cut short or is not safetensors."""
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise DamagedCheckpoint(
+            f"{path} is cut short or is not a safetensors file ({error}); copy it again or use an earlier checkpoint"
+        ) from error

@@ -1,0 +1,334 @@
+"""The bundle that a user loads, samples and saves: network, process, conditions, and how to sample it by default."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+import guidon.models.unet  # noqa: F401  registers the networks
+from guidon import registry
+from guidon._version import __version__
+from guidon.checkpoints.native import CONFIG, TENSORS, read_checkpoint, write_checkpoint
+from guidon.conditioning.condition import Context
+from guidon.conditioning.labels import LabelEncoder, Labels
+from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, UnknownLabel, nearest
+from guidon.guidance import CFG, Rule
+from guidon.models.denoiser import Denoiser
+from guidon.noise import Process
+from guidon.noise.grids import Grid
+from guidon.solvers import Solver
+from guidon.tasks.generate import OnStep, Samples, generate
+
+Label = int | str | None
+
+
+class SampleDefaults(BaseModel):
+    """How to sample a model when nothing else is said; every field in text form."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: str = Field("cfg(2)", description="guidance rule, for instance cfg(3, when=interval(0.3, 3))")
+    solver: str = Field("dpmpp-2m", description="solver, for instance ddim(eta=0.5)")
+    grid: str = Field("karras", description="where the steps lie, for instance karras(rho=7) or respaced('ddim25')")
+    steps: int = Field(20, ge=1, description="number of steps")
+
+
+class ModelConfig(BaseModel):
+    """Everything about a model but its numbers; written as ``config.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = Field(1, description="version of this format")
+    shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
+    network: str = Field("unet", description="kind of network")
+    architecture: dict[str, Any] = Field(default_factory=dict, description="the network's own configuration")
+    process: str = Field("cosine", description="noise process in text form")
+    output: str = Field("v", description="what the raw output means: eps, x0, v, velocity, edm")
+    learned_variance: bool = Field(False, description="whether the network also gives the variance of a step")
+    classes: tuple[str, ...] | None = Field(None, description="names of the classes; none for an unconditional model")
+    sample: SampleDefaults = Field(default_factory=SampleDefaults, description="how to sample by default")
+    training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
+
+
+class Model(nn.Module):
+    """A conditional diffusion model.
+
+    Args:
+        config: what it is; see `ModelConfig`.
+
+    Attributes:
+        denoiser: network, process and output.
+        encoder: turns class labels into what the network is told; its last row is the learned null. None when unconditional.
+        name: where it was loaded from, for records.
+
+    Raises:
+        BadValue: the parts of the config do not fit each other.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.name = "unnamed"
+        network_type = registry.lookup("network", config.network)
+        network = network_type(network_type.Config(**config.architecture))
+        self.denoiser = Denoiser(
+            network,
+            registry.parse("process", config.process),
+            registry.parse("output", config.output),
+            config.learned_variance,
+        )
+        self.encoder = None if config.classes is None else _label_encoder(network.config.doors, len(config.classes))
+
+    @property
+    def process(self) -> Process:
+        """The noise process."""
+        return self.denoiser.process
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes, or None."""
+        return self.config.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return self.config.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def encode(self, labels: Labels | None) -> Context:
+        """Return what the network is told; an empty context for an unconditional model."""
+        if self.encoder is None or labels is None:
+            return Context()
+        return self.encoder(labels)
+
+    def labels(self, names: Sequence[Label]) -> Labels:
+        """Turn class names or ids (None for no class) into `Labels`; raises `UnknownLabel`."""
+        if self.classes is None:
+            raise UnknownLabel("this model has no classes; leave the label out")
+        ids = [_class_id(name, self.classes) for name in names]
+        return Labels(torch.tensor(ids, dtype=torch.long), len(self.classes))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        labels: Label | Sequence[Label] = None,
+        *,
+        n: int | None = None,
+        rule: str | Rule | float | None = None,
+        solver: str | Solver | None = None,
+        grid: str | Grid | None = None,
+        steps: int | None = None,
+        seed: int | Sequence[int] = 0,
+        batching: str = "joint",
+        max_batch: int | None = 128,
+        on_step: OnStep | None = None,
+    ) -> Samples:
+        """Sample images under guidance.
+
+        Args:
+            labels: a class (name or id) or several; left out: every class in turn. None among several: no class.
+            n: images per label given; without labels the number of images (one per class if left out too).
+            rule: text form or object; a number w stands for CFG(w). Left out, as all that follows: the model's default.
+            solver, grid: text form or object.
+            steps: number of steps, >= 1.
+            seed: of the first image, the others count on from it; or one seed per image.
+            batching: "joint" or "sequential"; see `Engine`.
+            max_batch: rows of one forward at most.
+            on_step: called with (steps done, steps, the guided estimate (N, C, H, W)) for progress and previews.
+
+        Returns:
+            `Samples`, in the order of the labels.
+
+        Raises:
+            BadValue, UnknownName, UnknownLabel: an argument is not what it must be.
+        """
+        defaults = self.config.sample
+        names = self._wanted(labels, n)
+        seeds = _seeds(seed, len(names))
+        rule_ = _as_rule(defaults.rule if rule is None else rule)
+        solver_ = _as("solver", defaults.solver if solver is None else solver)
+        grid_ = _as("grid", defaults.grid if grid is None else grid)
+        steps = defaults.steps if steps is None else steps
+        levels = grid_.levels(self.process, steps)
+        told = None if self.classes is None else self.labels(names)
+        given = self.encode(told)
+        null = self.encode(None if told is None else told.null())
+        was_training = self.training
+        self.eval()
+        try:
+            samples = generate(
+                {"main": self.denoiser},
+                {"given": given, "null": null},
+                process=self.process,
+                levels=levels,
+                solver=solver_,
+                rule=rule_,
+                seeds=seeds,
+                shape=self.shape,
+                device=self.device,
+                batching=batching,
+                max_batch=max_batch,
+                on_step=on_step,
+            )
+        finally:
+            self.train(was_training)
+        record = {
+            "guidon": __version__,
+            "torch": torch.__version__,
+            "model": self.name,
+            "rule": registry.to_text(rule_),
+            "solver": registry.to_text(solver_),
+            "grid": registry.to_text(grid_),
+            "steps": steps,
+            "labels": [self._label_name(name) for name in names],
+            "seeds": list(seeds),
+            "size": [self.shape[2], self.shape[1]],
+            "batching": batching,
+            "max_batch": max_batch,
+            "device": self.device.type,
+            "threads": torch.get_num_threads(),
+            "nfe": samples.nfe,
+        }
+        ids = tuple(None if name is None or self.classes is None else _class_id(name, self.classes) for name in names)
+        return dataclasses.replace(samples, labels=ids, record=record)
+
+    def _wanted(self, labels: Label | Sequence[Label], n: int | None) -> list[Label]:
+        """Return one label for each image."""
+        if n is not None and n < 1:
+            raise BadValue(f"n is at least 1, got {n}")
+        if labels is None:
+            if self.classes is None:
+                return [None] * (n or 1)
+            count = len(self.classes)
+            return [i % count for i in range(n or count)]
+        several = [labels] if isinstance(labels, int | str) else list(labels)
+        return [label for label in several for _ in range(n or 1)]
+
+    def _label_name(self, label: Label) -> str | None:
+        if label is None or self.classes is None:
+            return None
+        return self.classes[_class_id(label, self.classes)]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model to a folder, whole or not at all; raises `SaveFailed`."""
+        write_checkpoint(folder, self.config.model_dump(mode="json"), self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> Model:
+        """Load a model from a folder or from the Hugging Face hub.
+
+        Args:
+            source: a folder that `save_pretrained` or `guidon train` wrote, or a hub id such as "owner/name".
+
+        Raises:
+            MissingFile: there is no such folder, or it lacks a file.
+            DamagedCheckpoint: a file is cut short, or the tensors do not fit the config.
+        """
+        config, tensors = read_checkpoint(_local_folder(source))
+        try:
+            model = cls(ModelConfig(**config))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {where}: {problem['msg']}") from error
+        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in tensors.items()}
+        if expected != found:
+            differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            raise DamagedCheckpoint(
+                f"{source}/{TENSORS} does not fit its {CONFIG}: {len(differing)} tensors differ, "
+                f"for instance {differing[0]}; copy both files from the same model"
+            )
+        model.load_state_dict(tensors)
+        model.name = str(source)
+        return model.eval()
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model to the Hugging Face hub and return its address.
+
+        Args:
+            repo_id: "owner/name"; made if it does not exist.
+            private: whether a repository that is made is private.
+            token: access token; left out: the one of `hf auth login`.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(Path(folder) / "model")
+            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
+
+
+def load(source: str | Path) -> Model:
+    """Load a model from a folder or a hub id; see `Model.from_pretrained`."""
+    return Model.from_pretrained(source)
+
+
+def _local_folder(source: str | Path) -> Path:
+    folder = Path(source)
+    if folder.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        return folder.expanduser()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, TENSORS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise MissingFile(
+            f"{source} is neither a folder here nor a model that the hub gave ({type(error).__name__}); "
+            "check the path, the name, and the network"
+        ) from error
+
+
+def _label_encoder(doors: dict[str, int], classes: int) -> LabelEncoder:
+    if len(doors) != 1:
+        raise BadValue(
+            f"a model of classes needs a network with one door for them, this one has {sorted(doors) or 'none'}; "
+            "open one of vector, tokens, spatial in its configuration"
+        )
+    door, width = next(iter(doors.items()))
+    return LabelEncoder(classes, width, door)  # type: ignore[arg-type]
+
+
+def _class_id(label: Label, classes: Sequence[str]) -> int:
+    if label is None:
+        return len(classes)
+    if isinstance(label, str) and label in classes:
+        return classes.index(label)
+    try:
+        index = int(label)
+    except ValueError:
+        raise UnknownLabel(f"there is no class {label!r}{nearest(str(label), classes)}; there are: {', '.join(classes)}") from None
+    if not 0 <= index < len(classes):
+        raise UnknownLabel(f"there is no class {index}; ids go from 0 to {len(classes) - 1} ({', '.join(classes)})")
+    return index
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
+    if isinstance(seed, int):
+        return tuple(range(seed, seed + count))
+    if len(seed) != count:
+        raise BadValue(f"{len(seed)} seeds for {count} images; give one seed, or one for each image")
+    return tuple(int(s) for s in seed)
+
+
+def _as_rule(rule: str | Rule | float) -> Rule:
+    if isinstance(rule, Rule):
+        return rule
+    return registry.parse("rule", rule) if isinstance(rule, str) else CFG(rule)
+
+
+def _as(kind: str, value: Any) -> Any:
+    return registry.parse(kind, value) if isinstance(value, str) else value

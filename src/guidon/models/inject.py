@@ -1,0 +1,98 @@
+"""Where a context enters a network: FiLM for a vector, cross-attention for tokens, channels beside an image.
+
+Every way starts as doing nothing (zero-initialised), so a condition can be added to a network without disturbing it.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guidon.errors import BadValue, ShapeMismatch
+from guidon.models.layers import GroupNorm, Listener, Signal, zeroed
+
+
+class FiLM(nn.Module):
+    """Feature-wise affine map from a condition vector, ``x (1 + scale) + shift`` (arXiv:1709.07871 eq. 1).
+
+    Args:
+        width: D of the vector (B, D).
+        channels: C of the features (B, C, H, W).
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.affine = zeroed(nn.Linear(width, 2 * channels))
+
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        scale, shift = self.affine(vector)[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, x, 1 + scale)
+
+
+class CrossAttention(Listener):
+    """Positions of the image ask, tokens answer (arXiv:2112.10752 §3.3).
+
+    Masked tokens have no influence at all; an image whose tokens are all masked is left as it is.
+
+    Args:
+        channels: C, split over ``heads``.
+        tokens: width D of the tokens (B, T, D).
+    """
+
+    def __init__(self, channels: int, heads: int, tokens: int, groups: int = 32) -> None:
+        super().__init__()
+        if channels % heads:
+            raise BadValue(
+                f"{channels} channels do not split into {heads} heads; choose heads or head_channels that divide them"
+            )
+        self.heads = heads
+        self.norm, self.norm_tokens = GroupNorm(channels, groups), nn.LayerNorm(tokens)
+        self.query, self.key_value = (
+            nn.Linear(channels, channels),
+            nn.Linear(tokens, 2 * channels),
+        )
+        self.proj_out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
+        tokens, mask = signal.tokens, signal.mask  # (B, T, D), (B, T) bool
+        query = self.query(self.norm(x).flatten(2).transpose(1, 2))  # (B, L, C)
+        query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, C/heads)
+        key, value = (
+            self.key_value(self.norm_tokens(tokens)).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
+        )
+        if mask is None:
+            h = F.scaled_dot_product_attention(query, key, value)
+        else:
+            told = mask.any(dim=1)[
+                :, None, None
+            ]  # (B, 1, 1): a softmax over nothing is NaN, so such rows see all and keep none
+            visible = mask[:, None, None, :] | ~told[..., None]
+            h = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        h = self.proj_out(h.transpose(1, 2).flatten(2))  # (B, L, C)
+        if mask is not None:
+            h = h * told
+        return x + h.transpose(1, 2).reshape(x.shape)
+
+
+def beside(x: Tensor, spatial: Tensor, channels: int) -> Tensor:
+    """Put condition channels after the image's own.
+
+    Args:
+        x: (B, C, H, W).
+        spatial: (B, channels, H, W), or (B, channels, 1, 1) to be repeated over the image.
+
+    Raises:
+        ShapeMismatch: the channels or the size do not fit.
+    """
+    if spatial.shape[1] != channels:
+        raise ShapeMismatch(
+            f"the condition has {spatial.shape[1]} channels where the network takes {channels}; "
+            f"encode it to {channels}, or build the network with spatial_channels={spatial.shape[1]}"
+        )
+    if spatial.shape[2:] != x.shape[2:] and tuple(spatial.shape[2:]) != (1, 1):
+        raise ShapeMismatch(
+            f"a condition image of {tuple(spatial.shape[2:])} beside an image of {tuple(x.shape[2:])}; "
+            "resize it, or give (B, C, 1, 1)"
+        )
+    return torch.cat([x, spatial.to(x.dtype).expand(-1, -1, *x.shape[2:])], dim=1)

@@ -1,0 +1,213 @@
+"""The building blocks of the UNet, named as in openai/guided-diffusion so that released weights fit.
+
+Letters in shape comments: B images, C channels, H W rows and columns, L = H * W positions, E embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from guidon.errors import BadValue
+
+AttentionOrder = Literal["heads-first", "qkv-first"]
+M = TypeVar("M", bound=nn.Module)
+
+
+class Signal(NamedTuple):
+    """What every block of a network may listen to besides the image."""
+
+    embedding: Tensor  # (B, E) time, with the vector condition added where it enters there
+    vector: Tensor | None = None  # (B, D) for FiLM
+    tokens: Tensor | None = None  # (B, T, D)
+    mask: Tensor | None = None  # (B, T) bool, true = real token
+
+
+class Stage(nn.Sequential):
+    """Layers in a row; those that listen get the signal as well."""
+
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x, signal) if isinstance(layer, Listener) else layer(x)
+        return x
+
+
+class Listener(nn.Module):
+    """Base of the layers called as ``layer(x, signal)``."""
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation with eps 1e-5 and as many groups as divide both ``groups`` and ``channels``."""
+
+    def __init__(self, channels: int, groups: int = 32) -> None:
+        super().__init__(math.gcd(groups, channels), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.requires_grad and self.weight.requires_grad and torch.is_grad_enabled():
+            x = x.contiguous()  # torch 2.13 crashes in the CPU channels-last backward when x itself needs no gradient
+        return super().forward(x)
+
+
+def time_embedding(time: Tensor, width: int) -> Tensor:
+    """Sinusoidal embedding, cosines first; time (B,) -> (B, width). Frequencies exp(-ln(10000) i / (width / 2))."""
+    half = width // 2
+    rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=time.device) / half)
+    angles = time.float()[:, None] * rates  # (B, half)
+    return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, width % 2))
+
+
+def zeroed(module: M) -> M:
+    """Set every parameter of a module to zero, so that its branch starts by adding nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def half_size(x: Tensor) -> Tensor:
+    """Average 2x2; (B, C, H, W) -> (B, C, H/2, W/2)."""
+    return F.avg_pool2d(x, 2)
+
+
+def double_size(x: Tensor) -> Tensor:
+    """Repeat 2x2; (B, C, H, W) -> (B, C, 2H, 2W)."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+class Downsample(nn.Module):
+    """Halve the resolution by a strided 3x3 convolution, or by averaging."""
+
+    def __init__(self, channels: int, learned: bool = True) -> None:
+        super().__init__()
+        self.op: nn.Module = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Double the resolution by repetition, then (if learned) a 3x3 convolution."""
+
+    def __init__(self, channels: int, learned: bool = True) -> None:
+        super().__init__()
+        self.conv: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(double_size(x))
+
+
+class ResBlock(Listener):
+    """Two 3x3 convolutions with a skip path, modulated by the embedding.
+
+    Args:
+        channels, out_channels: before and after.
+        embedding: width E of the embedding.
+        scale_shift: the embedding scales and shifts the second norm's output (AdaGN, arXiv:2105.05233 eq. 1);
+            false: it is added before that norm.
+        resample: change the size by 2 between the first activation and the first convolution, on the skip path too.
+        film: what modulates the block's output by the condition vector alone; None for nothing.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        embedding: int,
+        *,
+        scale_shift: bool = True,
+        dropout: float = 0.0,
+        groups: int = 32,
+        resample: Literal["up", "down"] | None = None,
+        film: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.resample = {"up": double_size, "down": half_size, None: None}[resample]
+        self.in_layers = nn.Sequential(
+            GroupNorm(channels, groups),
+            nn.SiLU(),
+            nn.Conv2d(channels, out_channels, 3, padding=1),
+        )
+        self.emb_layers = nn.Sequential(
+            nn.SiLU(),
+            nn.Linear(embedding, 2 * out_channels if scale_shift else out_channels),
+        )
+        self.out_layers = nn.Sequential(
+            GroupNorm(out_channels, groups),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+        )
+        self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.film = film
+
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
+        norm_in, activation, conv_in = self.in_layers
+        norm_out, _, dropout, conv_out = self.out_layers
+        h = activation(norm_in(x))  # (B, C, H, W)
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv_in(h)  # (B, C', H, W)
+        emb = self.emb_layers(signal.embedding)[:, :, None, None]  # (B, C' or 2C', 1, 1)
+        if self.scale_shift:
+            scale, shift = emb.chunk(2, dim=1)
+            h = torch.addcmul(shift, norm_out(h), 1 + scale)
+        else:
+            h = norm_out(h + emb)
+        h = self.skip_connection(x) + conv_out(dropout(activation(h)))
+        return h if self.film is None else self.film(h, signal.vector)
+
+
+class Attention(Listener):
+    """Self-attention over positions; token keys and values may join the image's own (GLIDE, arXiv:2112.10741 §2.1).
+
+    Args:
+        channels: C, split over ``heads``.
+        order: how the 3C outputs of ``qkv`` are laid out: heads outermost (the original) or q, k, v outermost.
+        tokens: width of the tokens whose keys and values are put before the image's; 0 for none.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        *,
+        order: AttentionOrder = "heads-first",
+        groups: int = 32,
+        tokens: int = 0,
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise BadValue(
+                f"{channels} channels do not split into {heads} heads; choose heads or head_channels that divide them"
+            )
+        self.heads, self.order = heads, order
+        self.norm = GroupNorm(channels, groups)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.encoder_kv = nn.Linear(tokens, 2 * channels) if tokens else None
+        self.proj_out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
+        flat = self.norm(x).flatten(2).transpose(1, 2)  # (B, L, C)
+        query, key, value = self._split(self.qkv(flat), 3)  # each (B, heads, L, C/heads)
+        mask = None
+        if self.encoder_kv is not None and signal.tokens is not None:
+            more_keys, more_values = self._split(self.encoder_kv(signal.tokens), 2)
+            key, value = (
+                torch.cat([more_keys, key], dim=2),
+                torch.cat([more_values, value], dim=2),
+            )
+            if signal.mask is not None:
+                mask = F.pad(signal.mask, (0, flat.shape[1]), value=True)[:, None, None, :]
+        h = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        h = self.proj_out(h.transpose(1, 2).flatten(2))  # (B, L, C)
+        return x + h.transpose(1, 2).reshape(x.shape)
+
+    def _split(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, L, parts * C) -> ``parts`` tensors (B, heads, L, C/heads)."""
+        if self.order == "heads-first":
+            return joined.unflatten(2, (self.heads, parts, -1)).transpose(1, 2).unbind(3)
+        return joined.unflatten(2, (parts, self.heads, -1)).transpose(1, 3).unbind(2)

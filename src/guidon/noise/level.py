@@ -1,0 +1,49 @@
+"""A level: one point of a noise process, x_t = alpha x0 + sigma eps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Number = float | Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One point of a process.
+
+    Args:
+        t: the process's own time. A float on the host when a whole batch shares the level, else a tensor (B,).
+        alpha: how much of the clean image is left.
+        sigma: how much noise there is.
+    """
+
+    t: Number
+    alpha: Number
+    sigma: Number
+
+    @property
+    def noise_level(self) -> Number:
+        """Return sigma / alpha, infinite where nothing of the image is left."""
+        if isinstance(self.alpha, Tensor):
+            return self.sigma / self.alpha
+        return self.sigma / self.alpha if self.alpha != 0 else math.inf
+
+    def like(self, x: Tensor) -> Level:
+        """Return the level with tensor fields shaped and typed to multiply with ``x`` (B, ...); floats stay floats."""
+        if not isinstance(self.alpha, Tensor):
+            return self
+        t, alpha, sigma = (
+            torch.as_tensor(v).to(x.device, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+            for v in (self.t, self.alpha, self.sigma)
+        )
+        return Level(t, alpha, sigma)
+
+    def take(self, index: slice) -> Level:
+        """Return the level of some of the batch's rows."""
+        if not isinstance(self.alpha, Tensor):
+            return self
+        return Level(self.t[index], self.alpha[index], self.sigma[index])  # type: ignore[index]

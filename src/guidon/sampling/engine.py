@@ -1,0 +1,145 @@
+"""The engine: the only one that touches networks.
+
+It collects the queries of all live trajectories, groups those that one forward can answer, runs each group, and hands the
+answers back. The branches of a guided step, the requests of several users and the steps of different solvers thereby
+share forwards; a branch that a rule does not want costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from guidon.conditioning.condition import Context
+from guidon.errors import BadValue, NotSupported
+from guidon.noise.level import Level
+from guidon.noise.prediction import Prediction
+from guidon.sampling.trajectory import Query, Trajectory
+
+
+class Denoises(Protocol):
+    """What the engine needs of a network: (x, level, context) -> `Prediction`."""
+
+    def __call__(self, x: Tensor, level: Level, context: Context) -> Prediction:
+        """Return what is believed at ``x`` (B, ...); level fields are floats, or tensors (B,)."""
+        ...
+
+
+class Engine:
+    """Answers the questions of many trajectories in as few forwards as possible.
+
+    Args:
+        networks: the networks that branches name, for instance {"main": denoiser}.
+        batching: "joint" puts all that fits into one forward; "sequential" runs every query on its own (less memory).
+        max_batch: rows of one forward at most; larger groups run in chunks.
+
+    Attributes:
+        live: the trajectories that are under way. Add with `join`, take out with `leave`, at any round.
+        forwards: forwards run.
+        rows: rows (images times branches) they held: the network evaluations of all images.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, Denoises], *, batching: str = "joint", max_batch: int | None = None
+    ) -> None:
+        if batching not in ("joint", "sequential"):
+            raise BadValue(f"batching is joint or sequential, got {batching!r}")
+        if max_batch is not None and max_batch < 1:
+            raise BadValue(f"max_batch is at least 1, got {max_batch}")
+        self.networks, self.batching, self.max_batch = networks, batching, max_batch
+        self.live: list[Trajectory] = []
+        self.forwards = self.rows = 0
+
+    def join(self, trajectory: Trajectory) -> None:
+        """Let a trajectory take part from the next round on."""
+        if not trajectory.done:
+            self.live.append(trajectory)
+
+    def leave(self, trajectory: Trajectory) -> None:
+        """Take a trajectory out, finished or not; the others go on undisturbed."""
+        self.live.remove(trajectory)
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Answer one question of every live trajectory; those that finish leave."""
+        asked = [(trajectory, query) for trajectory in self.live for query in trajectory.queries]
+        answers = self._answer([query for _, query in asked])
+        told: dict[int, list[Prediction]] = {id(trajectory): [] for trajectory in self.live}
+        for (trajectory, _), answer in zip(asked, answers, strict=True):
+            told[id(trajectory)].append(answer)
+        for trajectory in list(self.live):
+            trajectory.tell(told[id(trajectory)])
+            if trajectory.done:
+                self.leave(trajectory)
+
+    def run(self, trajectories: Iterable[Trajectory]) -> list[Tensor]:
+        """Take trajectories to their end together and return their images."""
+        everyone = list(trajectories)
+        for trajectory in everyone:
+            self.join(trajectory)
+        while any(not trajectory.done for trajectory in everyone):
+            self.round()
+        return [trajectory.x for trajectory in everyone]
+
+    def _answer(self, queries: Sequence[Query]) -> list[Prediction]:
+        groups: dict[Hashable, list[int]] = {}
+        for i, query in enumerate(queries):
+            groups.setdefault(i if self.batching == "sequential" else _group(query), []).append(i)
+        answers: list[Prediction | None] = [None] * len(queries)
+        for members in groups.values():
+            prediction = self._forward([queries[i] for i in members])
+            start = 0
+            for i in members:
+                stop = start + queries[i].x.shape[0]
+                answers[i] = prediction.take(slice(start, stop))
+                start = stop
+        return answers  # type: ignore[return-value]
+
+    def _forward(self, queries: Sequence[Query]) -> Prediction:
+        """Run queries that fit together as one batch, in chunks of at most ``max_batch`` rows."""
+        name = queries[0].branch.network
+        if name not in self.networks:
+            raise NotSupported(f"the rule asks a network {name!r}, but there are: {', '.join(self.networks)}")
+        network = self.networks[name]
+        x = queries[0].x if len(queries) == 1 else torch.cat([query.x for query in queries])
+        context = Context.stack([query.context for query in queries])
+        level = _joined([query.level for query in queries], [query.x.shape[0] for query in queries])
+        size = self.max_batch or x.shape[0]
+        parts = []
+        for start in range(0, x.shape[0], size):
+            rows = slice(start, start + size)
+            parts.append(network(x[rows], level.take(rows), context.take(rows)))
+            self.forwards += 1
+        self.rows += x.shape[0]
+        return parts[0] if len(parts) == 1 else _concatenated(parts, x, level)
+
+
+def _group(query: Query) -> Hashable:
+    """Return what queries must share to be answered by one forward."""
+    return query.branch.network, query.x.shape[1:], query.x.dtype, query.x.device, query.context.signature
+
+
+def _joined(levels: Sequence[Level], counts: Sequence[int]) -> Level:
+    """Return one level for a batch: floats if all agree, else a value for each row."""
+    if all(level == levels[0] for level in levels):
+        return levels[0]
+    repeats = torch.tensor(counts)
+    t, alpha, sigma = (
+        torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64).repeat_interleave(repeats)
+        for name in ("t", "alpha", "sigma")
+    )
+    return Level(t, alpha, sigma)
+
+
+def _concatenated(parts: Sequence[Prediction], x: Tensor, level: Level) -> Prediction:
+    fractions = [part.variance_fraction for part in parts if part.variance_fraction is not None]
+    return Prediction(
+        x,
+        level,
+        torch.cat([part.x0 for part in parts]),
+        torch.cat([part.eps for part in parts]),
+        torch.cat(fractions) if fractions else None,
+    )

@@ -1,0 +1,105 @@
+"""DDPM and DDIM: steps with as much fresh noise as one wants."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from guidon.errors import BadValue, NotSupported
+from guidon.guidance.rule import Moment
+from guidon.registry import register
+from guidon.solvers.euler import renoise
+from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
+
+
+@register("solver", "ddim")
+@dataclass(frozen=True)
+class DDIM(Solver):
+    """DDIM: the clean image re-noised, a part of the noise fresh.
+
+    Args:
+        eta: 0 is deterministic (Euler), 1 draws as much noise as DDPM with the small variance; in [0, 1].
+
+    Source: Song et al., arXiv 2010.02502, eq. 12 and 16, in noise levels so that it fits every process.
+    """
+
+    order: ClassVar[int] = 1
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise BadValue(f"ddim needs eta in [0, 1], got {self.eta}")
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.eta > 0
+
+    def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
+        guided = yield Ask(x, at)
+        if self.eta == 0 or at.there.sigma == 0:
+            return renoise(guided, at.there), carry
+        sigma = float(at.there.sigma)
+        fresh = self.eta * sigma * math.sqrt(1 - float(at.there.noise_level / at.noise_level) ** 2)
+        kept = math.sqrt(max(sigma**2 - fresh**2, 0.0))
+        return guided.x0 * at.there.alpha + guided.eps * kept + noise() * fresh, carry
+
+
+@register("solver", "ddpm")
+@dataclass(frozen=True)
+class DDPM(Solver):
+    """Ancestral sampling from the posterior q(x_s | x_t, x0).
+
+    Args:
+        variance: "small" (the posterior's), "large" (that of the forward step), or "learned" (between the two, as the
+            network says).
+
+    Source: Ho et al., arXiv 2006.11239, eq. 6-7; learned: arXiv 2102.09672, eq. 15.
+    """
+
+    order: ClassVar[int] = 1
+    stochastic: ClassVar[bool] = True
+    variance: str = "small"
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("small", "large", "learned"):
+            raise BadValue(f"ddpm takes variance small, large or learned, got {self.variance!r}")
+
+    def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
+        guided = yield Ask(x, at)
+        of_x0, of_x = posterior_mean(at)
+        mean = guided.x0 * of_x0 + x * of_x
+        if at.there.sigma == 0:
+            return mean, carry
+        small, large = posterior_variances(at)
+        if self.variance == "learned":
+            if guided.variance_fraction is None:
+                raise NotSupported("this network learned no variance; use ddpm('small') or ddpm('large')")
+            deviation: float | Tensor = torch.exp(0.5 * log_variance(guided.variance_fraction, small, large))
+        else:
+            deviation = math.sqrt(small if self.variance == "small" else large)
+        return mean + noise() * deviation, carry
+
+
+def posterior_mean(at: Moment) -> tuple[float, float]:
+    """Return the weights of x0 and of x_t in the mean of q(x_s | x_t, x0)."""
+    ratio = float(at.here.alpha / at.there.alpha)
+    _, forward = posterior_variances(at)
+    total = float(at.here.sigma) ** 2
+    return float(at.there.alpha) * forward / total, ratio * float(at.there.sigma) ** 2 / total
+
+
+def posterior_variances(at: Moment) -> tuple[float, float]:
+    """Return the variance of q(x_s | x_t, x0) and that of the forward step q(x_t | x_s)."""
+    ratio = float(at.here.alpha / at.there.alpha)
+    total, after = float(at.here.sigma) ** 2, float(at.there.sigma) ** 2
+    forward = total - ratio**2 * after
+    return forward * after / total, forward
+
+
+def log_variance(fraction: Tensor, small: float, large: float) -> Tensor:
+    """Return the log-variance at a learned fraction of the way from log small to log large."""
+    return math.log(small) + fraction * (math.log(large) - math.log(small))

@@ -1,0 +1,117 @@
+"""From noise and conditions to images: the joint between networks, rules and solvers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from guidon.conditioning.condition import Context
+from guidon.guidance.rule import Rule
+from guidon.noise.level import Level
+from guidon.noise.process import Process
+from guidon.sampling.engine import Denoises, Engine
+from guidon.sampling.randomness import PerImageNoise
+from guidon.sampling.trajectory import Trajectory
+from guidon.solvers.solver import Solver
+
+OnStep = Callable[[int, int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images, and all that is needed to make them again.
+
+    Args:
+        x: (N, C, H, W) float32, nominally in [-1, 1], not clipped.
+        seeds: one per image.
+        labels: class id per image, None where there is no class.
+        record: what was asked for; JSON-able.
+        nfe: network evaluations per image.
+        forwards: forwards that were run for all images together.
+        seconds: wall-clock time of the sampling.
+    """
+
+    x: Tensor
+    seeds: tuple[int, ...]
+    labels: tuple[int | None, ...]
+    record: dict[str, Any] = field(default_factory=dict)
+    nfe: int = 0
+    forwards: int = 0
+    seconds: float = 0.0
+
+    def __len__(self) -> int:
+        return self.x.shape[0]
+
+    def uint8(self) -> NDArray[np.uint8]:
+        """Return the images as (N, H, W, C) of 0 to 255."""
+        return to_uint8(self.x).permute(0, 2, 3, 1).cpu().numpy()
+
+    def pil(self) -> list[Image.Image]:
+        """Return the images as PIL images, grey or RGB."""
+        return [Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels) for pixels in self.uint8()]
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Turn images in [-1, 1] into 0 to 255, rounded and clipped."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def generate(
+    networks: Mapping[str, Denoises],
+    contexts: Mapping[str, Context],
+    *,
+    process: Process,
+    levels: Sequence[Level],
+    solver: Solver,
+    rule: Rule,
+    seeds: Sequence[int],
+    shape: Sequence[int],
+    device: torch.device | str = "cpu",
+    batching: str = "joint",
+    max_batch: int | None = None,
+    on_step: OnStep | None = None,
+) -> Samples:
+    """Sample one batch of images.
+
+    Args:
+        networks: by the names that the rule's branches use; "main" is the model.
+        contexts: by the names that the rule's branches use, each for as many images as there are seeds.
+        process: whose levels these are.
+        levels: from a `Grid`.
+        solver, rule: how to move and how to guide.
+        seeds: one per image.
+        shape: of one image, (C, H, W).
+        device: where the state lives.
+        batching, max_batch: see `Engine`.
+        on_step: called after each evaluation with (steps done, steps, the guided estimate of the images).
+
+    Returns:
+        The images, without a record.
+    """
+    started = time.perf_counter()
+    noise = PerImageNoise(seeds, shape, device)
+    x = noise() * process.start_scale(levels[0])
+    engine = Engine(networks, batching=batching, max_batch=max_batch)
+    trajectory = Trajectory(x, levels, solver, rule, contexts, noise)
+    engine.join(trajectory)
+    while not trajectory.done:
+        engine.round()
+        if on_step is not None:
+            on_step(trajectory.index, trajectory.steps, trajectory.x0)
+    seconds = time.perf_counter() - started
+    return Samples(
+        trajectory.x,
+        tuple(seeds),
+        (None,) * len(seeds),
+        nfe=trajectory.nfe,
+        forwards=engine.forwards,
+        seconds=seconds,
+    )

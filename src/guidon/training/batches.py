@@ -1,0 +1,141 @@
+"""What a training loop is given: batches that depend on the seed and the step alone, whatever came before."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from guidon.errors import BadValue
+from guidon.training.pixels import Skipped
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with what is known about them.
+
+    Args:
+        images: (B, C, H, W) float32 in [-1, 1].
+        labels: (B,) int64 class ids, or None where the data have no classes.
+        captions: B texts, or None where the data have no captions.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    captions: list[str] | None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class TrainingData(ABC):
+    """An endless, shuffled supply of batches.
+
+    Args:
+        shape: (C, H, W) of every image.
+        classes: class names in the order of their ids, or None where the data have no classes.
+        size: how many items an epoch has; None where nobody knows (streams).
+        skipped: what could not be read so far; ``skipped.report(...)`` tells it in a line.
+        seed: decides the order and the flips.
+        flip: mirror a random half of the images.
+    """
+
+    def __init__(
+        self, *, shape: tuple[int, int, int], classes: list[str] | None, size: int | None, skipped: Skipped, seed: int, flip: bool
+    ) -> None:
+        self.shape, self.classes, self.size, self.skipped, self.seed, self.flip = shape, classes, size, skipped, seed, flip
+
+    def batches(self, batch_size: int, start_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Return the endless batches from ``start_step`` on.
+
+        Step k takes items ``k * batch_size ...`` of the shuffled epochs laid end to end, so a batch may span two epochs. Process
+        ``rank`` of ``world`` gets its consecutive part of that batch: the parts of all ranks joined are the batch of one process.
+
+        Args:
+            batch_size: images per step over all processes together; a multiple of ``world``.
+            start_step: the first step; resuming at step k gives what an uninterrupted run would have got.
+            rank, world: this process and how many there are.
+
+        Raises:
+            BadValue: the batch cannot be split, or a number is out of its range.
+        """
+        if batch_size < 1 or world < 1 or batch_size % world or not 0 <= rank < world or start_step < 0:
+            raise BadValue(
+                f"cannot give process {rank} of {world} its part of a batch of {batch_size} at step {start_step}:"
+                " the batch size must be a positive multiple of the number of processes, the step not negative"
+            )
+        part = batch_size // world
+        return self._batches(batch_size, start_step, slice(rank * part, (rank + 1) * part))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return a JSON-able note that makes resuming cheap and keeps the account of skipped items; save it with a checkpoint."""
+        return {"skipped": self.skipped.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a note of `state_dict`; `batches` called with the step after it then continues where it was made."""
+        for name, reason in state["skipped"]:
+            self.skipped.add(name, reason)
+
+    @abstractmethod
+    def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
+        """Yield ``part`` of the batch of every step from ``start_step`` on."""
+
+    def _batch(self, step: int, batch_size: int, part: slice, pixels: Tensor, labels: Tensor | None, captions: list[str] | None) -> Batch:
+        """Join uint8 pixels (B, C, H, W), already ``part`` of the batch, and the rest into a `Batch`, mirroring where chance says so."""
+        if self.flip:
+            mirrored = random_for("flips", self.seed, step).random(batch_size)[part] < 0.5
+            pixels = torch.where(torch.from_numpy(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
+        return Batch(pixels.float().div_(127.5).sub_(1), labels, captions)
+
+
+def decoding_threads() -> int:
+    """Return how many threads decode: the cores beyond the one that trains, at most four."""
+    return min(4, max(1, (os.cpu_count() or 1) - 1))
+
+
+def random_for(purpose: str, *key: int) -> np.random.Generator:
+    """Return the random generator of one purpose and key, for instance ("flips", seed, step), independent of all others."""
+    digest = hashlib.sha256(repr((purpose, *key)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """Return the order (size,) int64 in which an epoch visits its items."""
+    order = random_for("order", seed, epoch).permutation(size)
+    order.flags.writeable = False  # shared by whoever asks
+    return order
+
+
+def step_indices(seed: int, step: int, batch_size: int, size: int) -> np.ndarray:
+    """Return which items (batch_size,) int64 a step uses, out of ``size``; every epoch has each item once."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // size
+    return np.concatenate([epoch_order(seed, int(e), size)[positions[epochs == e] % size] for e in np.unique(epochs)])
+
+
+def ahead(jobs: Iterator[Callable[[], T]], workers: int, depth: int) -> Iterator[T]:
+    """Yield the results of jobs in their order, while ``workers`` threads work on the next ``depth`` of them."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="guidon-data")
+    waiting: deque[Future[T]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
