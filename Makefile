@@ -16,7 +16,7 @@ else
 TORCH ?= --torch-backend=auto
 endif
 
-.PHONY: help install demo test test-golden test-all lint format bench docs lock clean
+.PHONY: help install demo test test-golden test-slow lint format bench docs lock clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -31,3 +31,34 @@ install: $(VENV)/.ok ## make the virtual environment with the locked versions
 
 lock: ## write constraints.txt anew
 	env -u UV_FIND_LINKS $(BIN)/uv pip compile --python 3.11 --universal pyproject.toml --extra dev --extra bench -c pin.in -o constraints.txt --no-header --no-annotate
+
+demo: install ## train on digits, sample, measure, show: demo/report.html and demo/guidance.png
+	$(BIN)/guidon demo -o demo
+
+test: install ## every test that runs in minutes
+	$(BIN)/pytest -m "not slow"
+
+test-golden: install ## compare with the original implementations' numbers (GUIDON_GOLDEN=../shared/golden)
+	$(BIN)/pytest -m golden
+
+test-slow: install ## the slow tests
+	$(BIN)/pytest -m slow
+
+lint: install ## ruff, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: install ## rewrite the code in the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## the quick benchmark; `python benchmarks/cifar10.py` takes an hour
+	$(BIN)/python benchmarks/engine_overhead.py
+
+docs: install ## build the documentation into site/
+	$(BIN)/mkdocs build --strict -q
+
+clean: ## remove what was made, but for the virtual environment
+	rm -rf demo site .mypy_cache .ruff_cache .pytest_cache

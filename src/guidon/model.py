@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 import guidon.models.unet  # noqa: F401  registers the networks
 from guidon import registry
@@ -34,10 +34,12 @@ class SampleDefaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rule: str = Field("cfg(2)", description="guidance rule, for instance cfg(3, when=interval(0.3, 3))")
-    solver: str = Field("dpmpp-2m", description="solver, for instance ddim(eta=0.5)")
-    grid: str = Field("karras", description="where the steps lie, for instance karras(rho=7) or respaced('ddim25')")
-    steps: int = Field(20, ge=1, description="number of steps")
+    rule: str = Field(default="cfg(2)", description="guidance rule, for instance cfg(3, when=interval(0.3, 3))")
+    solver: str = Field(default="dpmpp-2m", description="solver, for instance ddim(eta=0.5)")
+    grid: str = Field(
+        default="karras", description="where the steps lie, for instance karras(rho=7) or respaced('ddim25')"
+    )
+    steps: int = Field(default=20, ge=1, description="number of steps")
 
 
 class ModelConfig(BaseModel):
@@ -45,15 +47,17 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = Field(1, description="version of this format")
+    format: int = Field(default=1, description="version of this format")
     shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
-    network: str = Field("unet", description="kind of network")
+    network: str = Field(default="unet", description="kind of network")
     architecture: dict[str, Any] = Field(default_factory=dict, description="the network's own configuration")
-    process: str = Field("cosine", description="noise process in text form")
-    output: str = Field("v", description="what the raw output means: eps, x0, v, velocity, edm")
-    learned_variance: bool = Field(False, description="whether the network also gives the variance of a step")
-    classes: tuple[str, ...] | None = Field(None, description="names of the classes; none for an unconditional model")
-    sample: SampleDefaults = Field(default_factory=SampleDefaults, description="how to sample by default")
+    process: str = Field(default="cosine", description="noise process in text form")
+    output: str = Field(default="v", description="what the raw output means: eps, x0, v, velocity, edm")
+    learned_variance: bool = Field(default=False, description="whether the network also gives the variance of a step")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="names of the classes; none for an unconditional model"
+    )
+    sample: SampleDefaults = Field(default=SampleDefaults(), description="how to sample by default")
     training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
 
 
@@ -310,7 +314,9 @@ def _class_id(label: Label, classes: Sequence[str]) -> int:
     try:
         index = int(label)
     except ValueError:
-        raise UnknownLabel(f"there is no class {label!r}{nearest(str(label), classes)}; there are: {', '.join(classes)}") from None
+        raise UnknownLabel(
+            f"there is no class {label!r}{nearest(str(label), classes)}; there are: {', '.join(classes)}"
+        ) from None
     if not 0 <= index < len(classes):
         raise UnknownLabel(f"there is no class {index}; ids go from 0 to {len(classes) - 1} ({', '.join(classes)})")
     return index

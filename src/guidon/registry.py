@@ -72,7 +72,9 @@ def parse(kind: str, text: str) -> Any:
     try:
         tree = ast.parse(_HYPHENATED.sub(lambda m: m.group().replace("-", "_"), text.strip()), mode="eval").body
     except SyntaxError as error:
-        raise BadValue(f"cannot read {text!r} as a {kind}: write a name with arguments, for instance {_example(kind)}") from error
+        raise BadValue(
+            f"cannot read {text!r} as a {kind}: write a name with arguments, for instance {_example(kind)}"
+        ) from error
     return _build(tree, kind, text)
 
 
@@ -109,8 +111,8 @@ def _build(node: ast.expr, kind: str | None, text: str) -> Any:
             if kind is not None:
                 raise BadValue(f"{text!r} is not a {kind}: write a name, for instance {_example(kind)}")
             return node.value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())) if kind is None:
-            return -node.operand.value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if kind is None:
+            return -number
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
             return tuple(_build(item, None, text) for item in items)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -133,8 +135,8 @@ def _call(kind: str | None, identifier: str, positional: tuple[Any, ...], named:
     if not found:
         known = {n for k in searched for n in _members.get(k, {})}
         raise UnknownName(kind or "thing", name, known)
-    member = found[0]
-    if not dataclasses.is_dataclass(member):
+    member: Any = found[0]
+    if not (isinstance(member, type) and dataclasses.is_dataclass(member)):
         raise BadValue(f"{name!r} has no text form; it can only be named")
     fields = [field.name for field in dataclasses.fields(member) if field.init]
     for key in named:

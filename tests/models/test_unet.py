@@ -10,7 +10,7 @@ from torch import nn
 from guidon.conditioning import Context
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.models import UNet, UNetConfig
-from guidon.models.layers import Attention, GroupNorm, Signal, time_embedding
+from guidon.models.layers import Attention, GroupNorm, Groups, Signal, attend, time_embedding
 from guidon.registry import lookup
 
 BASE = UNetConfig(
@@ -34,7 +34,7 @@ def randomised(config: UNetConfig) -> UNet:
         {"resblock_updown": True, "scale_shift": False},
         {"conv_resample": False, "channel_mult": (1, 1.5, 2), "num_res_blocks": (1, 2, 1)},
         {"attention_order": "qkv-first", "decoder_heads": 4, "attention": (1, 2)},
-        {"head_channels": 8, "dropout": 0.1},
+        {"head_channels": 8, "dropout": 0.1, "group_channels": 8},
     ],
 )
 def test_shape_survives_and_every_parameter_gets_a_gradient(change: dict[str, object]) -> None:
@@ -83,6 +83,21 @@ def test_time_embedding_is_cosines_then_sines() -> None:
     rates = torch.tensor([1.0, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
     assert torch.allclose(embedded[1], torch.cat([(2 * rates).cos(), (2 * rates).sin()]))
     assert time_embedding(torch.zeros(1), 7).shape == (1, 7)
+
+
+def test_groups_by_count_or_by_channels_always_divide() -> None:
+    assert [Groups().of(width) for width in (32, 48, 96, 7)] == [32, 16, 32, 1]
+    assert [Groups(channels=16).of(width) for width in (32, 48, 24)] == [2, 3, 3]
+
+
+def test_short_attention_in_half_precision_is_the_same_attention() -> None:
+    query, key, value = torch.randn(3, 2, 4, 9, 8).unbind()
+    mask = torch.rand(2, 1, 1, 9) > 0.4
+    mask[..., 0] = True
+    for seen in (None, mask):
+        exact = attend(query, key, value, seen)
+        short = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), seen)
+        assert (short - exact).norm() < 0.02 * exact.norm()
 
 
 def test_group_norm_trains_on_channels_last_data_that_needs_no_gradient() -> None:

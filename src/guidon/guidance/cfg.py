@@ -68,5 +68,7 @@ def blend(base: Prediction, towards: Prediction, weight: float | PerImage) -> Gu
 
 def _column(weights: PerImage, like: Tensor) -> Tensor:
     if len(weights) != like.shape[0]:
-        raise ShapeMismatch(f"{len(weights)} weights for {like.shape[0]} images; give one weight, or one for each image")
+        raise ShapeMismatch(
+            f"{len(weights)} weights for {like.shape[0]} images; give one weight, or one for each image"
+        )
     return torch.tensor(weights, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.ndim - 1))

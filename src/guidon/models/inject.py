@@ -6,11 +6,10 @@ Every way starts as doing nothing (zero-initialised), so a condition can be adde
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guidon.errors import BadValue, ShapeMismatch
-from guidon.models.layers import GroupNorm, Listener, Signal, zeroed
+from guidon.models.layers import ADM_GROUPS, GroupNorm, Groups, Listener, Signal, attend, zeroed
 
 
 class FiLM(nn.Module):
@@ -40,7 +39,7 @@ class CrossAttention(Listener):
         tokens: width D of the tokens (B, T, D).
     """
 
-    def __init__(self, channels: int, heads: int, tokens: int, groups: int = 32) -> None:
+    def __init__(self, channels: int, heads: int, tokens: int, groups: Groups = ADM_GROUPS) -> None:
         super().__init__()
         if channels % heads:
             raise BadValue(
@@ -62,13 +61,13 @@ class CrossAttention(Listener):
             self.key_value(self.norm_tokens(tokens)).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
         )
         if mask is None:
-            h = F.scaled_dot_product_attention(query, key, value)
+            h = attend(query, key, value)
         else:
             told = mask.any(dim=1)[
                 :, None, None
             ]  # (B, 1, 1): a softmax over nothing is NaN, so such rows see all and keep none
             visible = mask[:, None, None, :] | ~told[..., None]
-            h = F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+            h = attend(query, key, value, visible)
         h = self.proj_out(h.transpose(1, 2).flatten(2))  # (B, L, C)
         if mask is not None:
             h = h * told

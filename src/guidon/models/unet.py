@@ -22,6 +22,7 @@ from guidon.models.layers import (
     AttentionOrder,
     Downsample,
     GroupNorm,
+    Groups,
     ResBlock,
     Signal,
     Stage,
@@ -48,7 +49,8 @@ class UNetConfig(BaseModel):
         scale_shift: the embedding scales and shifts (AdaGN) or is added.
         resblock_updown: residual blocks change the resolution.
         conv_resample: else strided and plain convolutions do; false: averages and repeats.
-        groups: most groups of a group norm; as many are used as divide the channels.
+        groups, group_channels: groups of a group norm (or the largest such divisor), or (if set) channels to a group.
+            On CPU in bf16 and channels-last, groups of 16 or 32 are up to twenty times faster than narrow ones.
         patch: squares of patch x patch pixels become channels before the first convolution and pixels again at the end.
         vector: how ``Context.vector`` enters: added to the time embedding, or by FiLM of its own.
         vector_width: its width for FiLM; in the embedding it is 4 * model_channels.
@@ -73,6 +75,7 @@ class UNetConfig(BaseModel):
     conv_resample: bool = True
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     groups: Count = 32
+    group_channels: Count | None = None
     patch: Count = 1
     vector: Literal["embedding", "film"] | None = "embedding"
     vector_width: Count | None = None
@@ -133,6 +136,7 @@ class UNet(nn.Module):
                 f"1..{config.multiple // config.patch}; leave it out, or add levels"
             )
         widths = [int(m * config.model_channels) for m in config.channel_mult]
+        self._groups = Groups(config.groups, config.group_channels)
         embedding, square = config.embedding_width, config.patch**2
         image_channels = (config.in_channels + config.spatial_channels) * square
 
@@ -173,7 +177,7 @@ class UNet(nn.Module):
                 self.output_blocks.append(Stage(*layers))
 
         self.out = nn.Sequential(
-            GroupNorm(channels, config.groups),
+            GroupNorm(channels, self._groups),
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, config.out_channels * square, 3, padding=1)),
         )
@@ -219,7 +223,7 @@ class UNet(nn.Module):
             c.embedding_width,
             scale_shift=c.scale_shift,
             dropout=c.dropout,
-            groups=c.groups,
+            groups=self._groups,
             resample=resample,
             film=film,
         )
@@ -230,7 +234,7 @@ class UNet(nn.Module):
         return (Upsample if direction == "up" else Downsample)(channels, self.config.conv_resample)
 
     def _attend(self, level: int | None, width: int, decoder: bool = False) -> list[nn.Module]:
-        """The attention layers after a block of a level; None is the middle."""
+        """Return the attention layers after a block of a level; None is the middle."""
         c = self.config
         if level is not None and 2**level not in c.attention:
             return []
@@ -240,9 +244,11 @@ class UNet(nn.Module):
             else max(width // c.head_channels, 1)
         )
         appended = c.token_width if c.tokens == "append" else 0
-        layers: list[nn.Module] = [Attention(width, heads, order=c.attention_order, groups=c.groups, tokens=appended)]
+        layers: list[nn.Module] = [
+            Attention(width, heads, order=c.attention_order, groups=self._groups, tokens=appended)
+        ]
         if c.tokens == "cross":
-            layers.append(CrossAttention(width, heads, c.token_width, c.groups))
+            layers.append(CrossAttention(width, heads, c.token_width, self._groups))
         return layers
 
     def _check(self, x: Tensor, time: Tensor, context: Context) -> None:

@@ -161,18 +161,21 @@ def respaced_indices(size: int, spec: str | list[int]) -> list[int]:
         for stride in range(1, size):
             if len(range(0, size, stride)) == wanted:
                 return list(range(0, size, stride))
-        raise BadValue(f"no whole stride picks exactly {wanted} of {size}; use another number, or {wanted!r} without ddim")
+        raise BadValue(
+            f"no whole stride picks exactly {wanted} of {size}; use another number, or {wanted!r} without ddim"
+        )
     counts = [_whole(part, spec) for part in spec.split(",")] if isinstance(spec, str) else list(spec)
-    kept, start = [], 0
+    kept: list[int] = []
+    start = 0
     for i, count in enumerate(counts):
         section = size // len(counts) + (1 if i < size % len(counts) else 0)
         if section < count:
             raise BadValue(f"cannot keep {count} of a section of {section} in respacing {spec!r}; ask for fewer")
-        stride = (section - 1) / (count - 1) if count > 1 else 1.0
+        section_stride = (section - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # accumulated, not multiplied: the original rounds the running sum, half to even
         for _ in range(count):
             kept.append(start + round(position))
-            position += stride
+            position += section_stride
         start += section
     return sorted(set(kept))
 

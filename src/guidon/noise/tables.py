@@ -133,7 +133,9 @@ class VPTable(Process):
         return (u * self.steps).floor()
 
     def clock(self, t: Number) -> Number:
-        shown = t.clamp(min=0.0) if isinstance(t, Tensor) else max(t, 0.0)  # between the first entry and the image: the first
+        shown = (
+            t.clamp(min=0.0) if isinstance(t, Tensor) else max(t, 0.0)
+        )  # between the first entry and the image: the first
         return shown * (1000 / self.steps) if self.rescale_clock else shown
 
     def start_scale(self, level: Level) -> float:

@@ -59,4 +59,6 @@ class RecordedNoise:
         try:
             return next(self._draws)
         except StopIteration:
-            raise BadValue("the run draws more noise than was recorded; record it with the same solver and steps") from None
+            raise BadValue(
+                "the run draws more noise than was recorded; record it with the same solver and steps"
+            ) from None

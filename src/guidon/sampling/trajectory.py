@@ -101,8 +101,9 @@ class Trajectory:
     def _conversation(self) -> Generator[tuple[Query, ...], Mapping[Branch, Prediction], None]:
         """Yield the queries of each evaluation; be told their answers."""
         state, carry = self._rule.init(), self._solver.init()
-        for self.index in range(self.steps):
-            at = Moment(self._levels[self.index], self._levels[self.index + 1], self.index, self.steps)
+        for index in range(self.steps):
+            self.index = index
+            at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
             step = self._solver.step(self.x, at, carry, self._noise)
             ask = next(step)
             while True:

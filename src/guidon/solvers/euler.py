@@ -28,8 +28,10 @@ def renoise(guided: Guided, level: Level) -> Tensor:
 @register("solver", "euler")
 @dataclass(frozen=True)
 class Euler(Solver):
-    """Euler's method; on a variance-preserving process this is deterministic DDIM. Source: arXiv 2206.00364, algorithm 1
-    without the second-order correction."""
+    """Euler's method; on a variance-preserving process this is deterministic DDIM.
+
+    Source: Karras et al., arXiv 2206.00364, algorithm 1 without the second-order correction.
+    """
 
     order: ClassVar[int] = 1
 

@@ -21,7 +21,7 @@ from guidon.guidance.rule import Branch, Guided, Moment
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question of a solver: what is believed at ``x``?
+    """A question of a solver, what is believed at ``x``.
 
     Args:
         x: the state (B, ...).

@@ -53,9 +53,23 @@ class TrainingData(ABC):
     """
 
     def __init__(
-        self, *, shape: tuple[int, int, int], classes: list[str] | None, size: int | None, skipped: Skipped, seed: int, flip: bool
+        self,
+        *,
+        shape: tuple[int, int, int],
+        classes: list[str] | None,
+        size: int | None,
+        skipped: Skipped,
+        seed: int,
+        flip: bool,
     ) -> None:
-        self.shape, self.classes, self.size, self.skipped, self.seed, self.flip = shape, classes, size, skipped, seed, flip
+        self.shape, self.classes, self.size, self.skipped, self.seed, self.flip = (
+            shape,
+            classes,
+            size,
+            skipped,
+            seed,
+            flip,
+        )
 
     def batches(self, batch_size: int, start_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Return the endless batches from ``start_step`` on.
@@ -92,7 +106,9 @@ class TrainingData(ABC):
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         """Yield ``part`` of the batch of every step from ``start_step`` on."""
 
-    def _batch(self, step: int, batch_size: int, part: slice, pixels: Tensor, labels: Tensor | None, captions: list[str] | None) -> Batch:
+    def _batch(
+        self, step: int, batch_size: int, part: slice, pixels: Tensor, labels: Tensor | None, captions: list[str] | None
+    ) -> Batch:
         """Join uint8 pixels (B, C, H, W), already ``part`` of the batch, and the rest into a `Batch`, mirroring where chance says so."""
         if self.flip:
             mirrored = random_for("flips", self.seed, step).random(batch_size)[part] < 0.5

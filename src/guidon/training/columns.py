@@ -154,9 +154,9 @@ def class_names(given: Sequence[str] | None, columns: Columns, found: Iterable[i
             " list them in data.classes, or set data.label_column to none"
         )
     distinct = set(found) - {None}
-    numbers = [label for label in distinct if not isinstance(label, str)]
+    numbers = [label for label in distinct if isinstance(label, int)]
     if numbers and len(numbers) == len(distinct):
-        return [str(i) for i in range(max(int(n) for n in numbers) + 1)]
+        return [str(i) for i in range(max(numbers) + 1)]
     return sorted(str(label) for label in distinct)
 
 

@@ -23,7 +23,8 @@ from guidon.errors import DataError, ShapeMismatch
 from guidon.training.batches import Batch, TrainingData, ahead, decoding_threads, step_indices
 from guidon.training.columns import Item, class_ids, class_names
 from guidon.training.pixels import Decoder, Skipped, Unreadable
-from guidon.training.sources import DataConfig, Records, Shards, open_source
+from guidon.training.records import Records, Shards
+from guidon.training.sources import DataConfig, open_source
 from guidon.training.stream import StreamData
 
 __all__ = ["Batch", "DataConfig", "LazyData", "MemoryData", "StreamData", "TrainingData", "open_data"]
@@ -47,10 +48,17 @@ def open_data(config: DataConfig, *, seed: int = 0) -> TrainingData:
     """
     skipped = Skipped()
     columns, items = open_source(config, skipped.add)
+    skipped.total = None if isinstance(items, Shards) else len(items)
     found = items.labels() if columns.label and not isinstance(items, Shards) else None
     classes = class_names(config.classes, columns, found) if columns.label else None
     decoder = _settle_shape(config, items.first(PROBES), skipped)
-    common: dict[str, Any] = dict(shape=decoder.shape, classes=classes, skipped=skipped, seed=seed, flip=config.flip)
+    common: dict[str, Any] = {
+        "shape": decoder.shape,
+        "classes": classes,
+        "skipped": skipped,
+        "seed": seed,
+        "flip": config.flip,
+    }
     if isinstance(items, Shards):
         return StreamData(items, decoder, config.buffer, **common)
     labels = torch.tensor(class_ids(found, classes)) if found is not None and classes is not None else None
@@ -93,7 +101,9 @@ class LazyData(TrainingData):
         captions: whether the items have captions.
     """
 
-    def __init__(self, records: Records, decoder: Decoder, labels: Tensor | None, captions: bool, **common: Any) -> None:
+    def __init__(
+        self, records: Records, decoder: Decoder, labels: Tensor | None, captions: bool, **common: Any
+    ) -> None:
         super().__init__(size=len(records), **common)
         self.records, self.decoder, self.labels, self.captions = records, decoder, labels, captions
 
@@ -106,7 +116,9 @@ class LazyData(TrainingData):
         read = [self._readable(i, item) for i, item in zip(chosen, self.records.fetch(chosen), strict=True)]
         labels = self.labels[torch.tensor([i for i, _, _ in read])] if self.labels is not None else None
         captions = [caption for _, _, caption in read] if self.captions else None
-        return self._batch(step, batch_size, part, torch.from_numpy(np.stack([pixels for _, pixels, _ in read])), labels, captions)
+        return self._batch(
+            step, batch_size, part, torch.from_numpy(np.stack([pixels for _, pixels, _ in read])), labels, captions
+        )
 
     def _readable(self, index: int, item: Item) -> tuple[int, np.ndarray, str]:
         """Return (index, pixels, caption) of an item or of the first readable one after it."""
@@ -118,7 +130,7 @@ class LazyData(TrainingData):
                 return i, self.decoder(item), item.caption or ""
             except (Unreadable, ShapeMismatch) as error:
                 self.skipped.add(item.name, error)
-        raise DataError(f"no image can be read any more: {self.skipped.report(len(self.records))}. Are the files still there?")
+        raise DataError(f"no image can be read any more: {self.skipped.report()}. Are the files still there?")
 
 
 def _settle_shape(config: DataConfig, items: list[Item], skipped: Skipped) -> Decoder:
@@ -136,15 +148,19 @@ def _settle_shape(config: DataConfig, items: list[Item], skipped: Skipped) -> De
         except ShapeMismatch as error:
             raise ShapeMismatch(f"{item.name}: {error}") from error
     if decoder.shape is None:
-        what = f"none of the first {len(items)} items is a readable image: {skipped.report(len(items))}" if items else "it holds no items"
-        raise DataError(f"{config.source!r} (split {config.split!r}) cannot be used: {what}. Check data.source and data.image_column")
+        raise DataError(
+            f"{config.source!r} (split {config.split!r}): none of the first {len(items)} items is a readable image:"
+            f" {skipped.report()}. Check data.source and data.image_column"
+        )
     return decoder
 
 
 def _decode_all(records: Records, decoder: Decoder, skipped: Skipped) -> tuple[Tensor, Tensor, list[str]]:
     """Return pixels (N, C, H, W) uint8, which items they are (N,), and the captions, of all that can be read."""
     assert decoder.shape is not None
-    pixels, kept, captions = np.empty((len(records), *decoder.shape), np.uint8), [], []
+    pixels = np.empty((len(records), *decoder.shape), np.uint8)
+    kept: list[int] = []
+    captions: list[str] = []
     for start in progress(range(0, len(records), CHUNK), "reading images"):
         chunk = range(start, min(start + CHUNK, len(records)))
         for i, item in zip(chunk, records.fetch(chunk), strict=True):
@@ -175,4 +191,5 @@ def progress(steps: range, text: str, patience: float = 1.5) -> Iterator[int]:
             yield step
             bar.update(task, completed=done + 1)
     finally:
-        bar.stop()
+        if shown:
+            bar.stop()

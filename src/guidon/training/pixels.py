@@ -42,11 +42,15 @@ class Decoder:
             pixels = self._pixels(item.image)
         except MemoryError:
             raise
-        except Exception as error:  # the decoders raise almost anything on damaged bytes: OSError, SyntaxError, zlib.error, ...
+        except (
+            Exception
+        ) as error:  # the decoders raise almost anything on damaged bytes: OSError, SyntaxError, zlib.error, ...
             raise Unreadable(_reason(error)) from error
         if self.shape is not None and pixels.shape != self.shape:
             (_, h, w), (_, height, width) = pixels.shape, self.shape
-            raise ShapeMismatch(f"it is {h}x{w} pixels where the others have {height}x{width}; set data.size to bring all to one size")
+            raise ShapeMismatch(
+                f"it is {h}x{w} pixels where the others have {height}x{width}; set data.size to bring all to one size"
+            )
         return pixels
 
     def _pixels(self, image: Any) -> np.ndarray:
@@ -55,7 +59,9 @@ class Decoder:
         else:
             picture = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
             if self.size is not None:
-                picture.draft(None, (2 * self.size, 2 * self.size))  # a JPEG far too large is decoded at a fraction of it
+                picture.draft(
+                    None, (2 * self.size, 2 * self.size)
+                )  # a JPEG far too large is decoded at a fraction of it
             if picture.info.get("exif"):
                 picture = ImageOps.exif_transpose(picture)
         picture = _to_mode(picture, self.channels)
@@ -96,9 +102,14 @@ def _reason(error: Exception) -> str:
 
 
 class Skipped:
-    """Counts the items that could not be read, each once, with the reason; safe to use from several threads."""
+    """Counts the items that could not be read, each once, with the reason; safe to use from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        total: how many items there are in all; None where nobody knows.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total = total
         self.reasons: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -115,16 +126,11 @@ class Skipped:
         with self._lock:
             return list(self.reasons.items())
 
-    def report(self, total: int | None = None, show: int = 5) -> str:
-        """Return one line such as ``3 of 50,000 images could not be read: a.png (image file is truncated), ...``.
-
-        Args:
-            total: how many items there are in all; None where nobody knows.
-            show: how many to name.
-        """
+    def report(self, show: int = 5) -> str:
+        """Return one line such as ``3 of 50,000 images could not be read: a.png (image file is truncated), ...``; ``show`` are named."""
+        of = f" of {self.total:,}" if self.total is not None else ""
         if not self.reasons:
-            return "every image could be read"
+            return f"all{of} images could be read"
         named = ", ".join(f"{name} ({reason})" for name, reason in self.items()[:show])
         more = f", and {len(self) - show:,} more" if len(self) > show else ""
-        of = f" of {total:,}" if total is not None else ""
-        return f"{len(self):,}{of} image{'s' if total or len(self) > 1 else ''} could not be read: {named}{more}"
+        return f"{len(self):,}{of} images could not be read: {named}{more}"

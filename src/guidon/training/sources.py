@@ -6,13 +6,11 @@ Importing this module imports neither torch nor `datasets`.
 
 from __future__ import annotations
 
-import glob
+import dataclasses
 import importlib.util
+import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain, islice
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guidon.errors import DataError, nearest
 from guidon.training.columns import Columns, Item, choose
+from guidon.training.records import CHUNK, ListRecords, Records, Shards, TableRecords, readers, rows
 
 Format = Literal["digits", "folder", "parquet", "webdataset", "saved", "hub"]
 ENCODED_LIMIT = 2 << 30  # bytes of encoded files that are held in memory; more goes through the cache of `datasets`
 SPLITS = ("train", "test", "val", "valid", "validation", "dev", "eval")
-CHUNK = 256
 
 
 class DataConfig(BaseModel):
@@ -41,105 +39,29 @@ class DataConfig(BaseModel):
     split: str = Field("train", description="which part to read where the source has parts")
     image_column: str | None = Field(None, description="column of images; guessed when absent")
     label_column: str | None = Field(
-        None, description="column of classes (json.label reaches into records); guessed when absent; none to ignore them"
+        None,
+        description="column of classes (json.label reaches into records); guessed when absent; none to ignore them",
     )
     caption_column: str | None = Field(None, description="column of captions; guessed when absent; none to ignore them")
     classes: list[str] | None = Field(
-        None, min_length=1, description="class names in the order of their ids; found in the data when absent. They must cover every label"
+        None,
+        min_length=1,
+        description="class names in the order of their ids; found in the data when absent. They must cover every label",
     )
     size: int | None = Field(
-        None, ge=1, description="resize the shorter side to this and crop the middle; absent: all images must have one size"
+        None,
+        ge=1,
+        description="resize the shorter side to this and crop the middle; absent: all images must have one size",
     )
     channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; absent: as the first image has it")
     flip: bool = Field(False, description="mirror a random half of the images left to right")
     limit: int | None = Field(None, ge=1, description="use the first so many items only")
-    streaming: bool = Field(False, description="for data larger than memory: never hold more than a few blocks of encoded images")
-    buffer: int = Field(2048, ge=1, description="streaming: how many items are shuffled together (shards are shuffled as well)")
-
-
-class Records(ABC):
-    """Items that can be reached by number."""
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def fetch(self, indices: Sequence[int]) -> list[Item]:
-        """Return the items with these numbers, in this order."""
-
-    @abstractmethod
-    def labels(self) -> list[int | str | None]:
-        """Return the label of every item."""
-
-    def first(self, n: int) -> list[Item]:
-        """Return the first ``n`` items, or all where there are fewer."""
-        return self.fetch(range(min(n, len(self))))
-
-
-@dataclass(frozen=True)
-class ListRecords(Records):
-    """Items held in memory, still encoded."""
-
-    items: Sequence[Item]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def fetch(self, indices: Sequence[int]) -> list[Item]:
-        return [self.items[i] for i in indices]
-
-    def labels(self) -> list[int | str | None]:
-        return [item.label for item in self.items]
-
-
-@dataclass(frozen=True)
-class TableRecords(Records):
-    """Items of a memory-mapped `datasets.Dataset`."""
-
-    table: Any
-    columns: Columns
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def fetch(self, indices: Sequence[int]) -> list[Item]:
-        rows = _rows([self.table[list(indices)]])
-        return [self.columns.item(row, f"row {i}") for i, row in zip(indices, rows, strict=True)]
-
-    def labels(self) -> list[int | str | None]:
-        table = self.table.select_columns([c for c in self.columns.top if c == str(self.columns.label).partition(".")[0]])
-        labels_only = Columns(image="", label=self.columns.label, names=self.columns.names)
-        return [labels_only.item(row, "").label for row in _rows(table.iter(CHUNK))]
-
-
-@dataclass(frozen=True)
-class Shards:
-    """Items that can only be read from the front, in shards that can be visited in any order.
-
-    Args:
-        readers: one per shard; called, it starts a new pass over the rows of the shard.
-        columns: what a row means.
-    """
-
-    readers: Sequence[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]
-    columns: Columns
-
-    def read(self, shard: int, start: int, failed: Callable[[str, Exception], None]) -> Iterator[tuple[int, Item]]:
-        """Yield (row number, item) of one shard from row ``start`` on.
-
-        A shard that breaks off (a truncated file, a lost connection) ends there, and ``failed`` is told where and why.
-        """
-        row = start - 1
-        try:
-            for row, (name, values) in islice(enumerate(self.readers[shard]()), start, None):
-                yield row, self.columns.item(values, name)
-        except Exception as error:  # readers of tar, Parquet and HTTP raise anything when the bytes end early
-            failed(f"the rest of shard {shard} after row {row}", error)
-
-    def first(self, n: int) -> list[Item]:
-        """Return the first ``n`` items, or all where there are fewer."""
-        pages = (self.read(i, 0, failed=lambda name, error: None) for i in range(len(self.readers)))
-        return [item for _, item in islice(chain.from_iterable(pages), n)]
+    streaming: bool = Field(
+        False, description="for data larger than memory: never hold more than a few blocks of encoded images"
+    )
+    buffer: int = Field(
+        2048, ge=1, description="streaming: how many items are shuffled together (shards are shuffled as well)"
+    )
 
 
 def open_source(config: DataConfig, failed: Callable[[str, Exception], None]) -> tuple[Columns, Records | Shards]:
@@ -158,33 +80,36 @@ def open_source(config: DataConfig, failed: Callable[[str, Exception], None]) ->
     form, files = locate(config)
     if form == "digits":
         return Columns("image", "label", None, tuple("0123456789")), ListRecords(digits()[: config.limit])
-    where = f"{config.source!r} as {form}" + (
-        f" ({len(files)} files, the first is {files[0]})" if form in ("parquet", "webdataset") else ""
-    )
+    where = f"{config.source!r} as {form}" + ((f" (in {files[0].absolute()}" + (f" and {len(files) - 1} more)" if files[1:] else ")") if files else "")
     try:
         dataset = _load(form, config, files)
     except Exception as error:  # whatever a reader of a foreign file raises, the remedy is the same
+        here = f"; {Path(config.source).absolute()} does not exist either" if form == "hub" else ""
         raise DataError(
-            f"cannot open {where}: {' '.join(str(error).split())[:400]}. Check the path, data.split ({config.split!r}) and data.format"
+            f"cannot open {where}: {' '.join(str(error).split())[:400]}{here}."
+            f" Check data.source, data.split ({config.split!r}) and data.format"
         ) from error
-    features = dataset.features or dict.fromkeys(next(iter(dataset)))
+    features: dict[str, Any] = dataset.features or dict.fromkeys(next(iter(dataset)))
     columns = choose(features, image=config.image_column, label=config.label_column, caption=config.caption_column)
     keys = [name for name in ("__key__", "__url__") if name in features]
     dataset = dataset.select_columns(columns.top + keys)
-    if type(features[columns.image]).__name__ == "Image":
-        dataset = dataset.cast_column(columns.image, type(features[columns.image])(decode=False))
+    if hasattr(features[columns.image], "decode"):
+        dataset = dataset.cast_column(columns.image, dataclasses.replace(features[columns.image], decode=False))
 
+    items: Records | Shards
     if hasattr(dataset, "__len__"):
-        return columns, TableRecords(dataset.select(range(min(config.limit or len(dataset), len(dataset)))), columns)
-    if form == "folder":  # the list of its files is small, whatever their sizes
-        root = files[0]
-        items = [columns.item(row, "") for row in _rows(dataset.iter(CHUNK))]
-        items = [Item(str(Path(item.image).relative_to(root)), item.image, item.label, item.caption) for item in items]
-        return columns, ListRecords(sorted(items, key=lambda item: item.name)[: config.limit])
-    shards = Shards(_readers(dataset, 1 if form == "webdataset" else CHUNK, config.limit), columns)
-    if config.streaming:
-        return columns, shards
-    return columns, ListRecords([item for i in range(len(shards.readers)) for _, item in shards.read(i, 0, failed)])
+        items = TableRecords(dataset.select(range(min(config.limit or len(dataset), len(dataset)))), columns)
+    elif form == "folder":  # the list of its files is small, whatever their sizes
+        found = [columns.item(row, "") for row in rows(dataset.iter(CHUNK))]
+        named = [dataclasses.replace(item, name=os.path.relpath(item.image, files[0].resolve())) for item in found]
+        items = ListRecords(sorted(named, key=lambda item: item.name)[: config.limit])
+    else:
+        items = Shards(readers(dataset, 1 if form == "webdataset" else CHUNK, config.limit), columns, failed)
+        if not config.streaming:
+            items = ListRecords(list(items.everything()))
+    if not items.first(1):
+        raise DataError(f"there is no image in {where}. Check data.source and data.split ({config.split!r})")
+    return columns, items
 
 
 def locate(config: DataConfig) -> tuple[Format, list[Path]]:
@@ -202,15 +127,20 @@ def locate(config: DataConfig) -> tuple[Format, list[Path]]:
     if form == "hub" or (form is None and not path.exists() and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)):
         return "hub", []
     if path.is_dir():
-        if form in (None, "saved") and any((path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")):
+        if form in (None, "saved") and any(
+            (path / name).is_file() for name in ("dataset_dict.json", "dataset_info.json", "state.json")
+        ):
             return "saved", [path]
         for kind, suffix in (("parquet", "*.parquet"), ("webdataset", "*.tar")):
             if form in (None, kind) and (files := sorted(path.rglob(suffix))):
                 return kind, _of_split(files, path, config.split)  # type: ignore[return-value]
         if form in (None, "folder"):
             return "folder", [_split_folder(path, config.split)]
-        raise DataError(f"{path.resolve()} holds nothing that can be read as {form}; drop data.format, or correct data.source")
-    files = [path] if path.is_file() else sorted(Path(name) for name in glob.glob(str(path), recursive=True))
+        raise DataError(
+            f"{path.resolve()} holds nothing that can be read as {form}; drop data.format, or correct data.source"
+        )
+    root = Path(path.absolute().anchor)
+    files = [path] if path.is_file() else sorted(root.glob(str(path.absolute().relative_to(root))))
     if not files:
         hint = nearest(source, ["digits"])
         raise DataError(
@@ -218,9 +148,11 @@ def locate(config: DataConfig) -> tuple[Format, list[Path]]:
             " Give a path, 'digits', or a hub id of the form owner/name in data.source"
         )
     kinds = {".parquet": "parquet", ".tar": "webdataset"}
-    found = form or kinds.get(files[0].suffix)
+    found = form or kinds.get(files[0].suffix, "folder")
     if found not in kinds.values() or any(file.is_dir() for file in files):
-        raise DataError(f"cannot tell how to read {files[0]}: give a folder, or .parquet or .tar files, in data.source, or set data.format")
+        raise DataError(
+            f"cannot tell how to read {files[0]}: give a folder, or .parquet or .tar files, in data.source, or set data.format"
+        )
     return found, files  # type: ignore[return-value]
 
 
@@ -233,11 +165,13 @@ def digits() -> list[Item]:
         raise DataError("the digits come with scikit-learn, which is not installed: pip install scikit-learn")
     table = np.loadtxt(Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"), delimiter=",")
     images = np.round(table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)  # the file counts ink from 0 to 16
-    return [Item(f"digit {i}", image, int(label)) for i, (image, label) in enumerate(zip(images, table[:, 64], strict=True))]
+    return [
+        Item(f"digit {i}", image, int(label)) for i, (image, label) in enumerate(zip(images, table[:, 64], strict=True))
+    ]
 
 
 def _load(form: Format, config: DataConfig, files: list[Path]) -> Any:
-    import datasets
+    import datasets  # takes two seconds
 
     if form == "saved":
         saved = datasets.load_from_disk(str(files[0]))
@@ -249,36 +183,14 @@ def _load(form: Format, config: DataConfig, files: list[Path]) -> Any:
     if form == "hub":
         return datasets.load_dataset(config.source, split=config.split, streaming=config.streaming)
     if form == "folder":
-        return datasets.load_dataset("imagefolder", data_dir=str(files[0]), data_files={"all": "**"}, split="all", streaming=True)
+        return datasets.load_dataset(
+            "imagefolder", data_dir=str(files[0]), data_files={"all": "**"}, split="all", streaming=True
+        )
     in_memory = sum(file.stat().st_size for file in files) <= ENCODED_LIMIT
     dataset = datasets.load_dataset(
         form, data_files={"all": [str(file) for file in files]}, split="all", streaming=config.streaming or in_memory
     )
     return dataset.reshard() if form == "parquet" and config.streaming else dataset  # its row groups
-
-
-def _readers(dataset: Any, chunk: int, limit: int | None) -> list[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]:
-    count = dataset.num_shards
-    parts = [dataset.shard(num_shards=count, index=i) for i in range(count)]
-
-    def reader(i: int) -> Callable[[], Iterator[tuple[str, dict[str, Any]]]]:
-        def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-            for number, row in enumerate(_rows(parts[i].iter(chunk))):
-                url, key = row.get("__url__"), row.get("__key__")
-                yield (f"{Path(url).name} {key}" if url and key else f"shard {i} row {number}"), row
-
-        return rows
-
-    readers = [reader(i) for i in range(count)]
-    if limit is None:
-        return readers
-    return [lambda: islice(chain.from_iterable(read() for read in readers), limit)]  # the same items in every epoch
-
-
-def _rows(chunks: Iterable[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:
-    for columns in chunks:
-        for values in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, values, strict=True))
 
 
 def _of_split(files: list[Path], root: Path, split: str) -> list[Path]:
@@ -288,7 +200,9 @@ def _of_split(files: list[Path], root: Path, split: str) -> list[Path]:
     if not said:
         return files
     if split not in said:
-        raise DataError(f"{root.resolve()} has no split {split!r}{nearest(split, said)}; it has: {', '.join(sorted(said))}. Set data.split")
+        raise DataError(
+            f"{root.resolve()} has no split {split!r}{nearest(split, said)}; it has: {', '.join(sorted(said))}. Set data.split"
+        )
     return [file for file in files if split in words[file]]
 
 
@@ -297,5 +211,7 @@ def _split_folder(path: Path, split: str) -> Path:
         return path / split
     parts = sorted(part.name for part in path.iterdir() if part.is_dir())
     if parts and set(parts) <= {*SPLITS}:
-        raise DataError(f"{path.resolve()} has no split {split!r}{nearest(split, parts)}; it has: {', '.join(parts)}. Set data.split")
+        raise DataError(
+            f"{path.resolve()} has no split {split!r}{nearest(split, parts)}; it has: {', '.join(parts)}. Set data.split"
+        )
     return path

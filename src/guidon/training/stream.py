@@ -20,7 +20,7 @@ from guidon.errors import DataError, ShapeMismatch, UnknownLabel
 from guidon.training.batches import Batch, TrainingData, ahead, decoding_threads, random_for
 from guidon.training.columns import Item, class_id
 from guidon.training.pixels import Decoder, Unreadable
-from guidon.training.sources import Shards
+from guidon.training.records import Shards
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,15 @@ class StreamData(TrainingData):
 
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         skip = start_step * batch_size
-        begin = self._cursor if self._cursor.position <= skip else Cursor()  # without a fitting state: from the very start
+        begin = (
+            self._cursor if self._cursor.position <= skip else Cursor()
+        )  # without a fitting state: from the very start
         pending = self._blocks(begin)
-        blocks = ahead(repeat(partial(next, pending)), workers=1, depth=1)  # the next block is read while this one is used
-        places = chain.from_iterable(((block, i) for i in range(len(block.items))) for block in blocks)
-        places = islice(places, skip - begin.position, None)
+        blocks = ahead(
+            repeat(partial(next, pending)), workers=1, depth=1
+        )  # the next block is read while this one is used
+        every = chain.from_iterable(((block, i) for i in range(len(block.items))) for block in blocks)
+        places = islice(every, skip - begin.position, None)
 
         def jobs() -> Iterator[Any]:
             step = start_step
@@ -127,14 +131,16 @@ class StreamData(TrainingData):
                     position += len(taken)
                     yield block
             if position == before and (place, row) == (0, 0):
-                raise DataError(f"nothing in the stream can be read: {self.skipped.report()}. Are the files still there?")
+                raise DataError(
+                    f"nothing in the stream can be read: {self.skipped.report()}. Are the files still there?"
+                )
             place = row = 0
 
     def _rows(self, epoch: int, place: int, row: int) -> Iterator[tuple[int, int, Item]]:
         """Yield (place in the order of shards, row, item) for the rest of an epoch; items whose label fits no class are left out."""
         order = random_for("shards", self.seed, epoch).permutation(len(self.shards.readers))
         for here in range(place, len(order)):
-            for number, item in self.shards.read(int(order[here]), row if here == place else 0, self.skipped.add):
+            for number, item in self.shards.read(int(order[here]), row if here == place else 0):
                 try:
                     if self.classes is not None:
                         class_id(item.label, self.classes)

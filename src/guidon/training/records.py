@@ -1,0 +1,136 @@
+"""Items that can be reached by number, and items that can only be read from the front."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from guidon.training.columns import Columns, Item
+
+CHUNK = 256
+
+
+class Records(ABC):
+    """Items that can be reached by number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def fetch(self, indices: Sequence[int]) -> list[Item]:
+        """Return the items with these numbers, in this order."""
+
+    @abstractmethod
+    def labels(self) -> list[int | str | None]:
+        """Return the label of every item."""
+
+    def first(self, n: int) -> list[Item]:
+        """Return the first ``n`` items, or all where there are fewer."""
+        return self.fetch(range(min(n, len(self))))
+
+
+@dataclass(frozen=True)
+class ListRecords(Records):
+    """Items held in memory, still encoded."""
+
+    items: Sequence[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def fetch(self, indices: Sequence[int]) -> list[Item]:
+        return [self.items[i] for i in indices]
+
+    def labels(self) -> list[int | str | None]:
+        return [item.label for item in self.items]
+
+
+@dataclass(frozen=True)
+class TableRecords(Records):
+    """Items of a memory-mapped `datasets.Dataset`."""
+
+    table: Any
+    columns: Columns
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def fetch(self, indices: Sequence[int]) -> list[Item]:
+        found = rows([self.table[list(indices)]])
+        return [self.columns.item(row, f"row {i}") for i, row in zip(indices, found, strict=True)]
+
+    def labels(self) -> list[int | str | None]:
+        table = self.table.select_columns(
+            [c for c in self.columns.top if c == str(self.columns.label).partition(".")[0]]
+        )
+        labels_only = Columns(image="", label=self.columns.label, names=self.columns.names)
+        return [labels_only.item(row, "").label for row in rows(table.iter(CHUNK))]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Items that can only be read from the front, in shards that can be visited in any order.
+
+    Args:
+        readers: one per shard; called, it starts a new pass over the rows of the shard.
+        columns: what a row means.
+        failed: is told (where, why) when a shard breaks off.
+    """
+
+    readers: Sequence[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]
+    columns: Columns
+    failed: Callable[[str, Exception], None]
+
+    def read(self, shard: int, start: int = 0) -> Iterator[tuple[int, Item]]:
+        """Yield (row number, item) of one shard from row ``start`` on; one that breaks off (a truncated file, say) ends there."""
+        row = start - 1
+        try:
+            for row, (name, values) in islice(enumerate(self.readers[shard]()), start, None):
+                yield row, self.columns.item(values, name)
+        except Exception as error:
+            self.failed(f"the rest of shard {shard} after row {row}", error)
+
+    def first(self, n: int) -> list[Item]:
+        """Return the first ``n`` items, or all where there are fewer."""
+        return list(islice(self.everything(), n))
+
+    def everything(self) -> Iterator[Item]:
+        """Yield the items of all shards, one shard after the other."""
+        for shard in range(len(self.readers)):
+            yield from (item for _, item in self.read(shard))
+
+
+def readers(dataset: Any, chunk: int, limit: int | None) -> list[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]:
+    """Return a reader of (name, row) for every shard of a `datasets.IterableDataset`.
+
+    Args:
+        dataset: already reduced to the columns that matter.
+        chunk: rows to read at once.
+        limit: give the first so many rows only, as one shard, so that every epoch has the same ones.
+    """
+    count = dataset.num_shards
+    parts = [dataset.shard(num_shards=count, index=i) for i in range(count)]
+
+    def reader(i: int) -> Callable[[], Iterator[tuple[str, dict[str, Any]]]]:
+        def read() -> Iterator[tuple[str, dict[str, Any]]]:
+            for number, row in enumerate(rows(parts[i].iter(chunk))):
+                url, key = row.get("__url__"), row.get("__key__")
+                yield (f"{Path(url).name} {key}" if url and key else f"shard {i} row {number}"), row
+
+        return read
+
+    readers = [reader(i) for i in range(count)]
+    if limit is None:
+        return readers
+    return [lambda: islice(chain.from_iterable(read() for read in readers), limit)]  # the same items in every epoch
+
+
+def rows(chunks: Iterable[dict[str, list[Any]]]) -> Iterator[dict[str, Any]]:
+    """Yield one dictionary per row from chunks that hold a list per column."""
+    for columns in chunks:
+        for values in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, values, strict=True))

@@ -1,0 +1,1 @@
+"""What the tests share: exact denoisers, and ways to drive solvers and trajectories."""
