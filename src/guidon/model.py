@@ -18,7 +18,7 @@ from guidon._version import __version__
 from guidon.checkpoints.native import CONFIG, TENSORS, read_checkpoint, write_checkpoint
 from guidon.conditioning.condition import Context
 from guidon.conditioning.labels import LabelEncoder, Labels
-from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, UnknownLabel, nearest
+from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, ShapeMismatch, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
 from guidon.models.denoiser import Denoiser
 from guidon.noise import Process
@@ -74,14 +74,17 @@ class Model(nn.Module):
 
     Raises:
         BadValue: the parts of the config do not fit each other.
+        ShapeMismatch: the network cannot take images of the config's shape.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
         self.name = "unnamed"
         network_type = registry.lookup("network", config.network)
         network = network_type(network_type.Config(**config.architecture))
+        _check_fit(config, network.config)
+        # with every default written out, so that a saved model does not change when a default does
+        self.config = config.model_copy(update={"architecture": network.config.model_dump(mode="json")})
         self.denoiser = Denoiser(
             network,
             registry.parse("process", config.process),
@@ -239,7 +242,7 @@ class Model(nn.Module):
             MissingFile: there is no such folder, or it lacks a file.
             DamagedCheckpoint: a file is cut short, or the tensors do not fit the config.
         """
-        config, tensors = read_checkpoint(_local_folder(source))
+        config, tensors = read_checkpoint(local_folder(source))
         try:
             model = cls(ModelConfig(**config))
         except ValidationError as error:
@@ -280,7 +283,24 @@ def load(source: str | Path) -> Model:
     return Model.from_pretrained(source)
 
 
-def _local_folder(source: str | Path) -> Path:
+def _check_fit(config: ModelConfig, architecture: Any) -> None:
+    """Refuse a network that cannot take or give images of the config's shape."""
+    channels, height, width = config.shape
+    wanted = channels * (2 if config.learned_variance else 1)
+    if (architecture.in_channels, architecture.out_channels) != (channels, wanted):
+        raise ShapeMismatch(
+            f"images of {channels} channels need in_channels {channels} and out_channels {wanted}, "
+            f"the network has {architecture.in_channels} and {architecture.out_channels}"
+        )
+    if height % architecture.multiple or width % architecture.multiple:
+        raise ShapeMismatch(
+            f"this network takes heights and widths that are multiples of {architecture.multiple}, not {height}x{width}; "
+            "resize the images, or use a smaller patch or fewer levels"
+        )
+
+
+def local_folder(source: str | Path) -> Path:
+    """Return the folder that a path or a hub id stands for, fetched from the hub if need be; raises `MissingFile`."""
     folder = Path(source)
     if folder.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         return folder.expanduser()

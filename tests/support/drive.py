@@ -88,3 +88,8 @@ def sample(
 def normal(*shape: int, seed: int = 0) -> Tensor:
     """Return standard normal float64 numbers."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def f64(values: Sequence[float]) -> Tensor:
+    """Return numbers as a float64 tensor."""
+    return torch.tensor(values, dtype=torch.float64)

@@ -103,16 +103,11 @@ def told(labels: Sequence[int] | Tensor) -> dict[str, Context]:
     return {"given": Context(vector=given), "null": Context(vector=torch.full_like(given, NULL_LABEL))}
 
 
-def gaussian(mean: float, std: float, mean_all: float, std_all: float) -> Mixture:
-    """Return the pair p(x | c) = N(mean, std^2), p(x) = N(mean_all, std_all^2) in one dimension; see `Pair`."""
-    return Pair(mean, std, mean_all, std_all)
-
-
 class Pair(Mixture):
     """Two unrelated Gaussians: class 0 and "no class", for closed forms where p(x) is not a mixture of the classes."""
 
     def __init__(self, mean: float, std: float, mean_all: float, std_all: float) -> None:
-        means, stds = torch.tensor([[mean], [mean_all]]).double(), torch.tensor([std, std_all]).double()
+        means, stds = torch.tensor([[mean], [mean_all]], dtype=torch.float64), torch.tensor([std, std_all], dtype=torch.float64)
         super().__init__(torch.ones(2) / 2, means, (stds**2)[:, None, None], torch.tensor([0, 1]))
 
     def believe(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue
-from guidon.training.pixels import Skipped
+from guidon.training.records import Skipped
 
 T = TypeVar("T")
 

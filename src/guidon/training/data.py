@@ -22,15 +22,16 @@ from torch import Tensor
 from guidon.errors import DataError, ShapeMismatch
 from guidon.training.batches import Batch, TrainingData, ahead, decoding_threads, step_indices
 from guidon.training.columns import Item, class_ids, class_names
-from guidon.training.pixels import Decoder, Skipped, Unreadable
-from guidon.training.records import Records, Shards
+from guidon.training.pixels import Decoder, Unreadable
+from guidon.training.records import Records, Shards, Skipped
 from guidon.training.sources import DataConfig, open_source
 from guidon.training.stream import StreamData
 
 __all__ = ["Batch", "DataConfig", "LazyData", "MemoryData", "StreamData", "TrainingData", "open_data"]
 
 MEMORY_LIMIT = 2 << 30  # bytes of decoded uint8 pixels that are held in memory
-PROBES = 64  # items that are looked at before a run starts, where not all are
+PROBES = 64  # items that must agree in size before a run starts, where not all are looked at
+PATIENCE = 10_000  # items that may be unreadable before the first readable one
 CHUNK = 256
 
 
@@ -47,11 +48,11 @@ def open_data(config: DataConfig, *, seed: int = 0) -> TrainingData:
         ShapeMismatch: images of differing sizes, and no size to bring them to.
     """
     skipped = Skipped()
-    columns, items = open_source(config, skipped.add)
+    columns, items = open_source(config, skipped)
     skipped.total = None if isinstance(items, Shards) else len(items)
     found = items.labels() if columns.label and not isinstance(items, Shards) else None
     classes = class_names(config.classes, columns, found) if columns.label else None
-    decoder = _settle_shape(config, items.first(PROBES), skipped)
+    decoder = _settle_shape(config, items.everything(), skipped)
     common: dict[str, Any] = {
         "shape": decoder.shape,
         "classes": classes,
@@ -133,10 +134,12 @@ class LazyData(TrainingData):
         raise DataError(f"no image can be read any more: {self.skipped.report()}. Are the files still there?")
 
 
-def _settle_shape(config: DataConfig, items: list[Item], skipped: Skipped) -> Decoder:
+def _settle_shape(config: DataConfig, items: Iterator[Item], skipped: Skipped) -> Decoder:
     """Return a decoder for the shape of the first readable items; raises where there are none, or where they do not agree."""
     decoder = Decoder(config.size, config.channels)
-    for item in items:
+    for looked_at, item in enumerate(items):
+        if looked_at >= (PATIENCE if decoder.shape is None else PROBES):
+            break
         try:
             if decoder.shape is None:
                 channels, height, width = decoder(item).shape
@@ -149,8 +152,7 @@ def _settle_shape(config: DataConfig, items: list[Item], skipped: Skipped) -> De
             raise ShapeMismatch(f"{item.name}: {error}") from error
     if decoder.shape is None:
         raise DataError(
-            f"{config.source!r} (split {config.split!r}): none of the first {len(items)} items is a readable image:"
-            f" {skipped.report()}. Check data.source and data.image_column"
+            f"{config.source!r} (split {config.split!r}) holds no readable image: {skipped.report()}. Check data.source and data.image_column"
         )
     return decoder
 

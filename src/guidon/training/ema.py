@@ -86,7 +86,7 @@ class Power(Profile):
     Args:
         length: standard deviation of the average's weight over training time, relative to that time; 0 < length < 0.288.
 
-    Source: arXiv 2312.02696, eq. 4 and algorithm 2.
+    Source: arXiv 2312.02696, eq. 127.
     """
 
     length: float = 0.1
@@ -139,14 +139,14 @@ class Average:
 
 
 def length_of_gamma(gamma: float) -> float:
-    """Return the relative length (sigma_rel) of a power profile t^gamma. Source: arXiv 2312.02696, eq. 126."""
+    """Return the relative length (sigma_rel) of a power profile t^gamma. Source: arXiv 2312.02696, eq. 123."""
     if gamma < 0:
         raise BadValue(f"gamma is at least 0, got {gamma}")
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 def gamma_of_length(length: float) -> float:
-    """Return the exponent whose power profile has this relative length; the inverse of `length_of_gamma`."""
+    """Return the exponent whose power profile has this relative length; the inverse of `length_of_gamma` (algorithm 2)."""
     longest = length_of_gamma(0.0)
     if not 0 < length <= longest:
         raise BadValue(f"the relative length of a power average lies between 0 and {longest:.4f}, got {length}")
@@ -202,15 +202,16 @@ def reconstruct(snapshots: Sequence[Snapshot], length: float, images: int | None
 
 
 def shares(snapshots: Sequence[Snapshot], length: float, images: int) -> NDArray[np.float64]:
-    """Return how much of each snapshot goes into the average that is wanted: the least-squares fit of its profile (N,)."""
+    """Return how much of each snapshot goes into the average that is wanted: the least-squares fit of its profile, with sum 1 (N,)."""
     times = np.array([snapshot.images for snapshot in snapshots], dtype=np.float64)
     gammas = np.array([gamma_of_length(snapshot.length) for snapshot in snapshots])
     products = _inner(times[:, None], gammas[:, None], times[None], gammas[None])
     wanted = _inner(times, gammas, np.float64(images), np.float64(gamma_of_length(length)))
-    return np.linalg.lstsq(products, wanted, rcond=None)[0]
+    found = np.linalg.lstsq(products, wanted, rcond=None)[0]
+    return found / found.sum()
 
 
 def _inner(t: NDArray, gamma: NDArray, s: NDArray, delta: NDArray) -> NDArray[np.float64]:
-    """Return the integral of the product of the profiles (gamma + 1) u^gamma / t^(gamma + 1) on [0, t] and likewise s, delta."""
+    """Return the integral of (gamma + 1) u^gamma / t^(gamma + 1) on [0, t] times the same of delta and s (eq. 151)."""
     ratio, exponent = np.minimum(t, s) / np.maximum(t, s), np.where(t < s, delta, gamma)
     return (gamma + 1) * (delta + 1) * ratio**exponent / ((gamma + delta + 1) * np.maximum(t, s))

@@ -1,9 +1,8 @@
-"""From an encoded picture to pixels of one size, and the account of those that could not be read."""
+"""From an encoded picture to pixels of one size."""
 
 from __future__ import annotations
 
 import io
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,38 +98,3 @@ def _reason(error: Exception) -> str:
     if "cannot identify image file" in text:
         text = "cannot identify image file"  # PIL goes on with the address of a buffer
     return text[:160] or type(error).__name__
-
-
-class Skipped:
-    """Counts the items that could not be read, each once, with the reason; safe to use from several threads.
-
-    Args:
-        total: how many items there are in all; None where nobody knows.
-    """
-
-    def __init__(self, total: int | None = None) -> None:
-        self.total = total
-        self.reasons: dict[str, str] = {}
-        self._lock = threading.Lock()
-
-    def add(self, name: str, error: Exception | str) -> None:
-        """Note that an item was left out."""
-        with self._lock:
-            self.reasons.setdefault(name, str(error))
-
-    def __len__(self) -> int:
-        return len(self.reasons)
-
-    def items(self) -> list[tuple[str, str]]:
-        """Return (name, reason) of everything left out so far."""
-        with self._lock:
-            return list(self.reasons.items())
-
-    def report(self, show: int = 5) -> str:
-        """Return one line such as ``3 of 50,000 images could not be read: a.png (image file is truncated), ...``; ``show`` are named."""
-        of = f" of {self.total:,}" if self.total is not None else ""
-        if not self.reasons:
-            return f"all{of} images could be read"
-        named = ", ".join(f"{name} ({reason})" for name, reason in self.items()[:show])
-        more = f", and {len(self) - show:,} more" if len(self) > show else ""
-        return f"{len(self):,}{of} images could not be read: {named}{more}"

@@ -1,7 +1,8 @@
-"""Items that can be reached by number, and items that can only be read from the front."""
+"""Items that can be reached by number, items that can only be read from the front, and the account of those that could not be read."""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,41 @@ from typing import Any
 from guidon.training.columns import Columns, Item
 
 CHUNK = 256
+
+
+class Skipped:
+    """Counts the items that could not be read, each once, with the reason; safe to use from several threads.
+
+    Args:
+        total: how many items there are in all; None where nobody knows.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self.total = total
+        self.reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, error: Exception | str) -> None:
+        """Note that an item was left out."""
+        with self._lock:
+            self.reasons.setdefault(name, str(error))
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+    def items(self) -> list[tuple[str, str]]:
+        """Return (name, reason) of everything left out so far."""
+        with self._lock:
+            return list(self.reasons.items())
+
+    def report(self, show: int = 5) -> str:
+        """Return one line such as ``3 of 50,000 images could not be read: a.png (image file is truncated), ...``; ``show`` are named."""
+        of = f" of {self.total:,}" if self.total is not None else ""
+        if not self.reasons:
+            return f"all{of} images could be read"
+        named = ", ".join(f"{name} ({reason})" for name, reason in self.items()[:show])
+        more = f", and {len(self) - show:,} more" if len(self) > show else ""
+        return f"{len(self):,}{of} images could not be read: {named}{more}"
 
 
 class Records(ABC):
@@ -28,9 +64,10 @@ class Records(ABC):
     def labels(self) -> list[int | str | None]:
         """Return the label of every item."""
 
-    def first(self, n: int) -> list[Item]:
-        """Return the first ``n`` items, or all where there are fewer."""
-        return self.fetch(range(min(n, len(self))))
+    def everything(self) -> Iterator[Item]:
+        """Yield all items in their order."""
+        for start in range(0, len(self), CHUNK):
+            yield from self.fetch(range(start, min(start + CHUNK, len(self))))
 
 
 @dataclass(frozen=True)
@@ -78,12 +115,12 @@ class Shards:
     Args:
         readers: one per shard; called, it starts a new pass over the rows of the shard.
         columns: what a row means.
-        failed: is told (where, why) when a shard breaks off.
+        skipped: is told where and why a shard breaks off.
     """
 
     readers: Sequence[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]
     columns: Columns
-    failed: Callable[[str, Exception], None]
+    skipped: Skipped
 
     def read(self, shard: int, start: int = 0) -> Iterator[tuple[int, Item]]:
         """Yield (row number, item) of one shard from row ``start`` on; one that breaks off (a truncated file, say) ends there."""
@@ -92,11 +129,7 @@ class Shards:
             for row, (name, values) in islice(enumerate(self.readers[shard]()), start, None):
                 yield row, self.columns.item(values, name)
         except Exception as error:
-            self.failed(f"the rest of shard {shard} after row {row}", error)
-
-    def first(self, n: int) -> list[Item]:
-        """Return the first ``n`` items, or all where there are fewer."""
-        return list(islice(self.everything(), n))
+            self.skipped.add(f"the rest of shard {shard} after row {row}", error)
 
     def everything(self) -> Iterator[Item]:
         """Yield the items of all shards, one shard after the other."""

@@ -10,7 +10,6 @@ import dataclasses
 import importlib.util
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guidon.errors import DataError, nearest
 from guidon.training.columns import Columns, Item, choose
-from guidon.training.records import CHUNK, ListRecords, Records, Shards, TableRecords, readers, rows
+from guidon.training.records import CHUNK, ListRecords, Records, Shards, Skipped, TableRecords, readers, rows
 
 Format = Literal["digits", "folder", "parquet", "webdataset", "saved", "hub"]
 ENCODED_LIMIT = 2 << 30  # bytes of encoded files that are held in memory; more goes through the cache of `datasets`
@@ -64,12 +63,12 @@ class DataConfig(BaseModel):
     )
 
 
-def open_source(config: DataConfig, failed: Callable[[str, Exception], None]) -> tuple[Columns, Records | Shards]:
+def open_source(config: DataConfig, skipped: Skipped) -> tuple[Columns, Records | Shards]:
     """Open what a config names.
 
     Args:
         config: the ``data:`` section.
-        failed: is told (name, error) of parts that cannot be read.
+        skipped: is told of parts that cannot be read.
 
     Returns:
         the columns, and the items: `Shards` when streaming files or a hub data set, `Records` otherwise.
@@ -80,7 +79,8 @@ def open_source(config: DataConfig, failed: Callable[[str, Exception], None]) ->
     form, files = locate(config)
     if form == "digits":
         return Columns("image", "label", None, tuple("0123456789")), ListRecords(digits()[: config.limit])
-    where = f"{config.source!r} as {form}" + ((f" (in {files[0].absolute()}" + (f" and {len(files) - 1} more)" if files[1:] else ")") if files else "")
+    more = f" and {len(files) - 1} more" if files[1:] else ""
+    where = f"{config.source!r}, read as {form}" + (f" ({files[0].absolute()}{more})" if files else "")
     try:
         dataset = _load(form, config, files)
     except Exception as error:  # whatever a reader of a foreign file raises, the remedy is the same
@@ -104,11 +104,12 @@ def open_source(config: DataConfig, failed: Callable[[str, Exception], None]) ->
         named = [dataclasses.replace(item, name=os.path.relpath(item.image, files[0].resolve())) for item in found]
         items = ListRecords(sorted(named, key=lambda item: item.name)[: config.limit])
     else:
-        items = Shards(readers(dataset, 1 if form == "webdataset" else CHUNK, config.limit), columns, failed)
+        items = Shards(readers(dataset, 1 if form == "webdataset" else CHUNK, config.limit), columns, skipped)
         if not config.streaming:
             items = ListRecords(list(items.everything()))
-    if not items.first(1):
-        raise DataError(f"there is no image in {where}. Check data.source and data.split ({config.split!r})")
+    if next(items.everything(), None) is None:
+        reason = f" ({skipped.report()})" if skipped else ""
+        raise DataError(f"there is no image in {where}{reason}. Check data.source and data.split ({config.split!r})")
     return columns, items
 
 

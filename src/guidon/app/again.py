@@ -1,0 +1,98 @@
+"""Making an image again from the record inside it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from guidon._version import __version__
+from guidon.app.models import find_model, open_model
+from guidon.app.pictures import file_stems, free_paths
+from guidon.app.png import Record, read_record, write_png
+from guidon.app.progress import steps_bar
+from guidon.app.sample_command import summary, write_samples
+from guidon.errors import DataError, MissingFile
+
+_NEEDED = ("model", "rule", "solver", "grid", "steps", "labels", "seeds", "batching", "max_batch", "device", "threads")
+
+
+def make_again(image: Path, model: str | None, out: Path, device: str | None) -> None:
+    """Run the request again that an image came from, write the image, and say whether it is the same.
+
+    Args:
+        image: a PNG with a record. A single image is written alone, a contact sheet with all its images.
+        model: where the model is now; left out: where the record says.
+        out: folder to write into.
+        device: left out: that of the record.
+
+    Raises:
+        DataError: the image has no record of ours, or an incomplete one.
+        MissingFile: the model is no longer where it was.
+    """
+    record = read_record(image)
+    missing = [key for key in _NEEDED if key not in record]
+    if missing:
+        raise DataError(f"the guidon record of {image} lacks {', '.join(missing)}; it cannot be made again")
+    loaded, digest = open_model(_model_of(record, image) if model is None else model, device or record["device"])
+    if record.get("weights") and digest != record["weights"]:
+        print(f"note: {loaded.name} holds other weights than {image} was made with; the image will differ")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(record["threads"])
+    try:
+        with steps_bar("sampling") as on_step:
+            samples = loaded.sample(
+                record["labels"] if loaded.classes is not None else None,
+                n=None if loaded.classes is not None else len(record["seeds"]),
+                seed=record["seeds"],
+                on_step=on_step,
+                **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
+            )
+    finally:
+        torch.set_num_threads(threads)
+    new = {**samples.record, "weights": digest}
+    which = record.get("image")
+    print(summary(samples))
+    if which is None:
+        paths = write_samples(samples, new, out)
+        path = paths[-1]
+    else:
+        (path,) = free_paths(out, file_stems([which["seed"]], [which["label"]]))
+        write_png(path, samples.pil()[which["index"]], {**new, "image": which})
+    print(f"wrote {path}: {_verdict(image, path, record)}")
+
+
+def _model_of(record: Record, image: Path) -> str:
+    """Return where the model of a record is: as written there, from here or from a folder that the image lies in."""
+    name = record["model"]
+    places = [Path(name), *(parent / name for parent in image.resolve().parents)]
+    for place in places:
+        if place.is_dir():
+            return find_model(place)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return str(name)  # perhaps a hub id
+    raise MissingFile(
+        f"the model of {image} is not at {name} any more; say where it is now: guidon sample MODEL --like {image} "
+        f"(its weights have the SHA-256 {str(record.get('weights'))[:16]}...)"
+    )
+
+
+def _verdict(old: Path, new: Path, record: Record) -> str:
+    """Say in words how two image files compare."""
+    a, b = (np.asarray(Image.open(path)).astype(int) for path in (old, new))
+    if a.shape != b.shape:
+        return f"of another size than {old}"
+    if np.array_equal(a, b):
+        return f"the same as {old}, pixel for pixel"
+    share, most = (a != b).mean(), np.abs(a - b).max()
+    return f"not quite {old}: {share:.1%} of the values differ, by {most} of 255 at most{_reason(record)}"
+
+
+def _reason(record: dict[str, Any]) -> str:
+    versions = {"guidon": __version__, "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
+    changed = [f"{name} {record[name]} then, {now} now" for name, now in versions.items() if record.get(name, now) != now]
+    return f" ({'; '.join(changed)})" if changed else ""

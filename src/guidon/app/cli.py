@@ -1,0 +1,94 @@
+"""The command ``guidon``: one app, one place where errors become one message and an exit code.
+
+Exit codes: 0 done; 2 the user has something to mend (wrong arguments, or any `GuidonError`); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from guidon._version import __version__
+from guidon.app import demo_command, info_command, list_command, sample_command, train_command
+from guidon.errors import GuidonError
+
+EXAMPLES = """Examples:
+
+  guidon train digits                                          train on handwritten digits
+  guidon sample runs/digits --label 3 5 --weight 3 --n 8       eight images of each
+  guidon info samples/0000-3.png                               how an image was made
+  guidon sample --like samples/0000-3.png -o again             make it again, bit for bit
+  guidon COMMAND --help                                        more about one of them"""
+
+app = App(
+    name="guidon",
+    version=__version__,
+    help="Train conditional diffusion models, steer them, and measure what the steering did.",
+    help_format="plaintext",
+    help_epilogue=EXAMPLES,
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+)
+app.meta.group_parameters = Group("Everywhere", sort_key=0)
+app.command(train_command.train, help_epilogue=train_command.EXAMPLES)
+app.command(sample_command.sample, help_epilogue=sample_command.EXAMPLES)
+app.command(info_command.info, help_epilogue=info_command.EXAMPLES)
+app.command(list_command.list_registered, name="list", help_epilogue=list_command.EXAMPLES)
+app.command(demo_command.demo, help_epilogue=demo_command.EXAMPLES)
+
+
+@app.meta.default
+def _launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    debug: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Run one command.
+
+    Args:
+        debug: show the traceback of an error.
+    """
+    try:
+        app(tokens)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        resume = "; go on where it stopped with the same command and --resume" if tokens[:1] == ("train",) else ""
+        return _complain(f"interrupted{resume}", code=130)
+    except (GuidonError, CycloptsError) as error:
+        if debug:
+            raise
+        return _complain(_message(error))
+    return 0
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        return int(app.meta(tokens) or 0)
+    except CycloptsError as error:  # of the options that go everywhere
+        return _complain(_message(error))
+    except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the interpreter flushes it on its way out
+        return 0
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _message(error: Exception) -> str:
+    text = str(error).strip()
+    if isinstance(error, CycloptsError):
+        return f"{text.rstrip('.')}. See guidon {' '.join(error.command_chain or ('',))} --help".replace("  ", " ")
+    return text
+
+
+def _complain(message: str, code: int = 2) -> int:
+    print(f"guidon: {message}", file=sys.stderr)
+    return code

@@ -1,0 +1,56 @@
+"""Opening a model for a command: where it is, what identifies its weights, and on which device it runs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from guidon.checkpoints.native import CONFIG, TENSORS
+from guidon.errors import BadValue, NotSupported
+from guidon.model import Model, local_folder
+
+
+def find_model(source: str | Path) -> str:
+    """Return the model that a name means: a run's folder stands for the model in it."""
+    folder = Path(source).expanduser()
+    inside = folder / "model"
+    return str(inside) if inside.is_dir() and not (folder / CONFIG).exists() else str(source)
+
+
+def open_model(source: str | Path, device: str | None = None) -> tuple[Model, str]:
+    """Load a model and return it with the SHA-256 of its weights file.
+
+    Args:
+        source: a model's folder, a run's folder, or a hub id.
+        device: "cpu", "cuda", "cuda:1", ...; left out: the first GPU where there is one.
+
+    Raises:
+        CheckpointError: there is no such model, or it cannot be read.
+        BadValue, NotSupported: no such device.
+    """
+    name = find_model(source)
+    where = _device(device)
+    model = Model.from_pretrained(name)
+    return model.to(where), weights_digest(local_folder(name) / TENSORS)
+
+
+def weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits, as ``sha256sum`` prints it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BadValue(f"there is no device {name!r}; give cpu, cuda or cuda:1") from None
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise NotSupported(f"this machine or this torch has no {name} ({str(error).splitlines()[0]}); give --device cpu") from error
+    return device

@@ -1,0 +1,84 @@
+"""Images as files: what to call them, and the contact sheet that shows them together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+SHEET = "sheet"
+_PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
+_SIDE, _GAP, _MARGIN, _WIDEST = 64, 4, 16, 12  # pixels, pixels, pixels, images
+
+
+def file_stems(seeds: Sequence[int], labels: Sequence[str | None]) -> list[str]:
+    """Return one name for each image, ``0007-cat`` for seed 7 and class cat; those that would repeat are counted."""
+    stems: list[str] = []
+    seen: dict[str, int] = {}
+    for seed, label in zip(seeds, labels, strict=True):
+        slug = re.sub(r"[^\w.-]+", "_", label).strip("._") if label is not None else ""
+        stem = f"{seed:04d}-{slug}" if slug else f"{seed:04d}"
+        seen[stem] = seen.get(stem, 0) + 1
+        stems.append(stem if seen[stem] == 1 else f"{stem}.{seen[stem]}")
+    return stems
+
+
+def free_paths(folder: Path, stems: Sequence[str]) -> list[Path]:
+    """Return a path for each name so that no file is overwritten; all of them get the same ``-2``, ``-3``, ... where one is taken."""
+    run = 1
+    while True:
+        paths = [folder / f"{stem}{f'-{run}' if run > 1 else ''}.png" for stem in stems]
+        if not any(path.exists() for path in paths):
+            return paths
+        run += 1
+
+
+def contact_sheet(images: Sequence[Image.Image], rows: Sequence[str | None], title: str) -> Image.Image:
+    """Return all images on one sheet.
+
+    Args:
+        images: of one size; small ones are enlarged without smoothing.
+        rows: the row that each image belongs to, by its name; a row of many images takes several lines.
+        title: the line on top.
+    """
+    lines = _lines(rows)
+    scale = max(1, round(_SIDE / max(images[0].size)))
+    width, height = (side * scale for side in images[0].size)
+    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    names = max((font.getlength(name) for name, _ in lines), default=0)
+    left = _MARGIN + (round(names) + 12 if names else 0)
+    columns = max(len(members) for _, members in lines)
+    title_width = round(small.getlength(title))
+    sheet = Image.new(
+        "RGB",
+        (
+            max(left + columns * (width + _GAP) - _GAP, _MARGIN + title_width) + _MARGIN,
+            _MARGIN + 24 + len(lines) * (height + _GAP) - _GAP + _MARGIN,
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), title, _FAINT, small, anchor="lt")
+    for i, (name, members) in enumerate(lines):
+        top = _MARGIN + 24 + i * (height + _GAP)
+        draw.text((left - 12, top + height // 2), name, _INK, font, anchor="rm")
+        for j, member in enumerate(members):
+            picture = images[member].convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(picture, (left + j * (width + _GAP), top))
+    return sheet
+
+
+def _lines(rows: Sequence[str | None]) -> list[tuple[str, list[int]]]:
+    """Return (name, images) for each line of the sheet, in the order in which the rows first appear."""
+    groups: dict[str | None, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row, []).append(i)
+    if len(groups) > 1 and all(len(members) == 1 for members in groups.values()):  # one of each: side by side reads better
+        groups = {None: list(range(len(rows)))} if len(rows) > _WIDEST else groups
+    lines = []
+    for name, members in groups.items():
+        for start in range(0, len(members), _WIDEST):
+            lines.append((name or "" if start == 0 else "", members[start : start + _WIDEST]))
+    return lines

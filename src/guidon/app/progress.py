@@ -1,0 +1,33 @@
+"""Progress bars, on standard error so that results can be piped; nothing where nobody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def steps_bar(what: str) -> Iterator[Callable[[int, int, Any], None]]:
+    """Show a bar with time left; gives a function to call with (steps done, steps, anything)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None)
+
+        def show(done: int, steps: int, _: Any) -> None:
+            progress.update(task, completed=done, total=steps)
+
+        yield show

@@ -1,0 +1,167 @@
+"""``guidon sample``: images from a model, or one image again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from guidon.errors import BadValue, GuidonError
+
+if TYPE_CHECKING:
+    from guidon.tasks.generate import Samples
+
+EXAMPLES = """Examples:
+
+  guidon sample runs/digits                                     one image of each class
+  guidon sample runs/digits --label 3 5 --n 8 --weight 3        eight of each, strongly guided
+  guidon sample runs/digits --label 3 --rule "cfg(4, when=interval(0.3, 3))"
+  guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
+  guidon sample --like out/0007-3.png -o again                  the same image, bit for bit
+
+What can be named: guidon list solvers, guidon list rules, guidon list grids."""
+
+Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
+
+
+def sample(
+    model: str | None = None,
+    *,
+    label: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    n: Annotated[int | None, Parameter(name=["--n", "-n"], validator=Number(gte=1))] = None,
+    weight: str | None = None,
+    rule: str | None = None,
+    solver: str | None = None,
+    grid: str | None = None,
+    steps: Count = None,
+    seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("samples"),
+    batching: Literal["joint", "sequential"] | None = None,
+    max_batch: Count = None,
+    device: str | None = None,
+    like: Path | None = None,
+) -> None:
+    """Sample images under guidance.
+
+    Writes one PNG an image, named by seed and class, and a contact sheet. Every PNG carries the record of how it was made.
+    Nothing is overwritten: where a name is taken, the new files get a number. What is left out is as the model's
+    maker chose it; see guidon info MODEL.
+
+    Args:
+        model: a run's folder, a model's folder, or a Hugging Face id.
+        label: classes by name or number; left out: all in turn.
+        n: images of each class given; without --label the number of images in all.
+        weight: how strongly to follow the class: 0 not at all, 1 plainly, 2 to 4 strongly; or a schedule such as "linear(1, 4)".
+        rule: the whole guidance rule, in place of --weight.
+        solver: how to go from noise to image, for instance dpmpp-2m or "ddim(eta=0.5)".
+        grid: where the steps lie, for instance karras or trailing.
+        steps: number of steps; more are slower and finer.
+        seed: of the first image; the others count on from it. Left out: 0.
+        out: folder to write into.
+        batching: all branches of a step in one forward, or one after the other.
+        max_batch: images in one forward at most; smaller takes less memory. Left out: 128.
+        device: cpu, cuda, cuda:1; left out: the first GPU where there is one.
+        like: an image that guidon wrote: make it again with the settings in its record; only MODEL, --out and --device go with it.
+    """
+    wishes = {
+        "label": label,
+        "n": n,
+        "weight": weight,
+        "rule": rule,
+        "solver": solver,
+        "grid": grid,
+        "steps": steps,
+        "seed": seed,
+        "batching": batching,
+        "max-batch": max_batch,
+    }
+    if like is not None:
+        _refuse_with_like(wishes)
+        from guidon.app.again import make_again
+
+        make_again(like, model, out, device)
+        return
+    if model is None:
+        raise BadValue("say which model: guidon sample MODEL, with the folder that guidon train wrote (runs/digits, say)")
+    started = time.perf_counter()
+    rule_ = _rule(weight, rule)
+    from guidon.app.models import open_model
+    from guidon.app.progress import steps_bar
+
+    loaded, digest = open_model(model, device)
+    settings = {"rule": rule_, "solver": solver, "grid": grid, "steps": steps, "batching": batching, "max_batch": max_batch}
+    with steps_bar("sampling") as on_step:
+        samples = loaded.sample(
+            label,
+            n=n,
+            seed=0 if seed is None else seed,
+            on_step=on_step,
+            **{key: value for key, value in settings.items() if value is not None},
+        )
+    paths = write_samples(samples, {**samples.record, "weights": digest}, out)
+    print(summary(samples))
+    print(f"wrote {_listed(paths)}, in {time.perf_counter() - started:.1f} s with loading")
+
+
+def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> list[Path]:
+    """Write every image and the contact sheet, each with its record; return where, the sheet last."""
+    from guidon.app.pictures import SHEET, contact_sheet, file_stems, free_paths
+    from guidon.app.png import write_png
+
+    images = samples.pil()
+    seeds, labels = record["seeds"], record["labels"]
+    paths = free_paths(folder, [*file_stems(seeds, labels), SHEET])
+    for i, (path, image) in enumerate(zip(paths, images, strict=False)):
+        write_png(path, image, {**record, "image": {"index": i, "seed": seeds[i], "label": labels[i]}})
+    title = f"{record['rule']}   {record['solver']}, {record['steps']} steps   seeds {min(seeds)} to {max(seeds)}"
+    write_png(paths[-1], contact_sheet(images, labels, title), {**record, "image": None})
+    return paths
+
+
+def summary(samples: Samples) -> str:
+    """Return what was done, in a line."""
+    record = samples.record
+    count = len(samples)
+    return (
+        f"{count} image{'s' if count > 1 else ''} of {record['size'][0]}x{record['size'][1]}: {record['rule']}, "
+        f"{record['solver']} in {record['steps']} steps on {record['grid']}, "
+        f"{samples.nfe} network evaluations an image, {samples.seconds:.1f} s ({count / samples.seconds:.1f} images/s)"
+    )
+
+
+def _listed(paths: list[Path]) -> str:
+    first, last, sheet = paths[0], paths[-2], paths[-1]
+    return f"{first}{f' to {last.name}' if last != first else ''} and {sheet.name}"
+
+
+def _refuse_with_like(wishes: dict[str, Any]) -> None:
+    given = [f"--{name}" for name, value in wishes.items() if value is not None]
+    if given:
+        raise BadValue(f"--like takes every setting from the image; leave out {', '.join(given)}, or leave out --like")
+
+
+def _rule(weight: str | None, rule: str | None) -> str | None:
+    """Return the rule that --weight or --rule asks for, in text form."""
+    if weight is None:
+        return rule
+    if rule is not None:
+        raise BadValue(f"--weight and --rule say the same thing; put the weight into the rule: --rule 'cfg({weight})'")
+    try:
+        return f"cfg({float(weight)!r})"
+    except ValueError:
+        pass
+    import guidon.guidance  # noqa: F401  registers the weights
+    from guidon import registry
+
+    try:
+        registry.parse("weight", weight)
+    except GuidonError:
+        known = ", ".join(registry.names("weight"))
+        raise BadValue(
+            f"--weight is a number (0 ignores the class, 1 follows it plainly, 3 strongly) or a schedule "
+            f"({known}: for instance 'linear(1, 4)'); got {weight!r}"
+        ) from None
+    return f"cfg({weight})"

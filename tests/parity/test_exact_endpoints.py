@@ -1,0 +1,100 @@
+"""Guided probability-flow paths that an adaptive integrator computed to 1e-11: solvers reach them at their order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from parity.golden import Case, agree, cases, settings, tensors
+from support.drive import f64, sample
+from support.mixtures import Exact, Mixture, told
+from torch import Tensor
+
+from guidon.guidance import CFG, Interval
+from guidon.noise import EDM, Cosine, Flow, Level
+from guidon.noise.grids import Karras
+from guidon.solvers import DPMpp2M, Euler, Heun, Solver
+
+SET = "sampling/h_exact_endpoints"
+SOLVERS: dict[str, Solver] = {"sample_euler": Euler(), "sample_heun": Heun(), "sample_dpmpp_2m": DPMpp2M()}
+
+
+def network_of(case: Case) -> Exact:
+    return Exact(Mixture.read(tensors(SET), case.params["mixture_case"]))
+
+
+@pytest.mark.parametrize("case", cases(SET, kind="denoiser_probe"))
+def test_the_exact_denoiser_is_exact(case: Case) -> None:
+    mixture = Mixture.read(tensors(SET), case.name.replace("probe", "mixture"))
+    labels = case["labels"]
+    for suffix, asked in (("cond", labels), ("uncond", torch.full_like(labels, -1))):
+        x0, eps = mixture.believe(case["x"], case["alpha"], case["sigma"], asked)
+        agree(x0, case[f"x0_{suffix}"], "x0", rtol=1e-9, atol=1e-10)
+        agree(eps, case[f"eps_{suffix}"], "eps", rtol=1e-9, atol=1e-10)
+
+
+def stretch(case: Case, steps: int) -> tuple[Tensor, Tensor, list[Level]]:
+    """Return start, end and levels between two stored times where every parameterisation is regular."""
+    times, path = case["times"].tolist(), case["path"]
+    if case.params["parameterisation"] == "ve":
+        first, last = 0, len(times) - 2
+        levels = list(Karras(7.0, times[last], times[first]).levels(EDM(), steps + 1)[:-1])
+    else:
+        process = {"vp_cosine": Cosine(), "rectified_flow": Flow()}[case.params["parameterisation"]]
+        first, last = times.index(next(t for t in times if t <= 0.95)), len(times) - 2
+        levels = [process.level(t) for t in torch.linspace(times[first], times[last], steps + 1, dtype=torch.float64).tolist()]
+    return path[first], path[last], levels
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("case", cases(SET, kind="ode_endpoint"))
+def test_order_on_exact_paths(case: Case, solver: Solver) -> None:
+    errors = []
+    for steps in (128, 256):
+        start, end, levels = stretch(case, steps)
+        got = sample(network_of(case), levels, solver, CFG(case.params["scale"]), start, told(case["labels"]))
+        errors.append((got - end).norm(dim=1).median().item())
+    assert math.log2(errors[0] / errors[1]) > solver.order - 0.25, errors
+    assert errors[1] < (0.05 if solver.order == 1 else 2e-3), errors
+
+
+CONVERGENCE = [
+    pytest.param(row, id=f"{row['dim']}-{row['sampler']}-w{row['scale']:g}")
+    for row in settings(SET).get("convergence_of_reference_samplers", [])
+]
+
+
+@pytest.mark.parametrize("row", CONVERGENCE)
+def test_same_errors_as_the_reference_samplers(row: dict[str, Any]) -> None:
+    solver = SOLVERS.get(row["sampler"])
+    if solver is None:
+        pytest.skip(f"no solver {row['sampler']}")
+    case = Case(SET, f"{row['dim']}/ve/w{row['scale']:g}")
+    got = []
+    for steps in row["steps"]:
+        start, end, levels = stretch(case, steps)
+        x = sample(network_of(case), levels, solver, CFG(row["scale"]), start, told(case["labels"]))
+        got.append((x - end).norm(dim=1).median())
+    agree(torch.stack(got), f64(row["median_error"]), "median errors", rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", cases(SET, kind="ode_endpoint_interval"))
+def test_guidance_in_an_interval(case: Case) -> None:
+    times, low, high = case["times"].tolist(), case.params["sigma_lo"], case.params["sigma_hi"]
+    rule, last = CFG(case.params["scale"], when=Interval(low, high)), len(times) - 2
+    errors = []
+    for steps in (128, 256):  # a share for each stretch, so that guidance is switched exactly at a level
+        levels = []
+        for top, bottom in zip(times[:last], times[1 : last + 1], strict=True):
+            levels += Karras(7.0, bottom, top).levels(EDM(), steps // last + 1)[:-2]
+        levels.append(EDM().level(times[last]))
+        x = sample(network_of(case), levels, Euler(), rule, case["path"][0], told(case["labels"]))
+        errors.append((x - case["path"][last]).norm(dim=1).median().item())
+    assert 0.8 < math.log2(errors[0] / errors[1]) < 1.2 and errors[1] < 0.05, errors
+
+
+@pytest.mark.parametrize("case", cases(SET, kind="ode_endpoint_autoguidance"))
+def test_autoguidance(case: Case) -> None:
+    pytest.skip("no rule for a weak network")

@@ -1,0 +1,93 @@
+"""Solvers and noise levels of k-diffusion, through the engine, on exact denoisers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from parity.golden import Case, agree, cases, tensors
+from support.drive import drive, f64, no_noise
+from support.mixtures import Exact, Mixture, told
+
+from guidon.guidance import CFG, Guided, Moment
+from guidon.noise import EDM, Level
+from guidon.noise.grids import Grid, Karras, LogSNR
+from guidon.sampling import Engine, RecordedNoise, Trajectory
+from guidon.solvers import DDIM, DPMpp2M, Euler, Heun, Solver
+
+SET = "sampling/a_kdiffusion"
+
+
+def solver_of(case: Case) -> Solver:
+    """Return guidon's solver for a case, or skip."""
+    name, args = case.params["sampler"], dict(case.params["args"])
+    if name == "sample_euler_ancestral":  # in noise levels this is DDIM
+        if args.pop("s_noise", 1.0) != 1.0:
+            pytest.skip("sample_euler_ancestral with s_noise: fresh noise is never scaled")
+        solver: Solver | None = DDIM(eta=args.pop("eta", 1.0))
+    else:
+        known = {"sample_euler": Euler(), "sample_heun": Heun(), "sample_dpmpp_2m": DPMpp2M()}
+        solver = known.get(name)
+    if solver is None:
+        pytest.skip(f"no solver {name}")
+    if args:
+        pytest.skip(f"{name} with {', '.join(sorted(args))}: no churn")
+    return solver
+
+
+def grid_of(params: dict[str, object]) -> Grid | None:
+    """Return guidon's grid for a schedule, or None."""
+    kind = params.get("function", params.get("kind"))
+    ends = {"sigma_min": params.get("sigma_min"), "sigma_max": params.get("sigma_max")}
+    if kind == "karras":
+        return Karras(rho=params.get("rho", 7.0), **ends)  # type: ignore[arg-type]
+    if kind == "exponential" or (kind == "polyexponential" and params.get("rho", 1.0) == 1.0):
+        return LogSNR(**ends)  # type: ignore[arg-type]
+    return None
+
+
+@pytest.mark.parametrize("case", cases(SET, kind="schedule"))
+def test_noise_levels(case: Case) -> None:
+    grid = grid_of(case.params)
+    if grid is None:
+        pytest.skip(f"no grid like k-diffusion's {case.params['function']}")
+    levels = grid.levels(EDM(), case.params["n"])
+    agree(f64([level.sigma for level in levels]), case["sigmas"], "noise levels", rtol=1e-12)
+
+
+@pytest.mark.parametrize("case", cases(SET, kind="sampler"))
+def test_sampler(case: Case) -> None:
+    solver, schedule, sigmas = solver_of(case), case.params["schedule"], case["sigmas"].tolist()
+    grid = grid_of(schedule)
+    if grid is not None:
+        made = [level.noise_level for level in grid.levels(EDM(), schedule["n"])]
+        made = made[:-1] if schedule.get("drop_zero") else made
+        agree(f64(made), case["sigmas"], "noise levels", rtol=1e-12)
+    network = Exact(Mixture.read(tensors(SET), f"mixture/{case.params['mixture']}"))
+    noise = RecordedNoise(list(case["noise"])) if case.has("noise") else no_noise
+    levels = [EDM().level(s) if s else EDM().clean for s in sigmas]
+    run = Trajectory(case["x_init"], levels, solver, CFG(case.params["scale"]), told(case.params["labels"]), noise)
+    engine, asked, entered = Engine({"main": network}), [], {}
+    engine.join(run)
+    while not run.done:
+        query = run.queries[0]
+        asked.append(query.level.sigma)
+        entered.setdefault(run.index, query.x)
+        engine.round()
+    agree(f64(asked), case["calls_sigma"], "levels asked", rtol=1e-12)
+    agree(torch.stack(list(entered.values())), case["x_hat"], "states")
+    agree(run.x, case["x_final"], "result")
+
+
+@pytest.mark.parametrize("case", cases(SET, kind="table"))
+def test_split_into_kept_and_fresh_noise(case: Case) -> None:
+    for i, eta in enumerate(case["eta"].tolist()):
+        if not 0 <= eta <= 1:
+            continue
+        here, there = (case[f"sigma_{end}"][i].item() for end in ("from", "to"))
+        at = Moment(Level(here, 1.0, here), Level(there, 1.0, there))
+        zero, one = torch.zeros(1).double(), torch.ones(1).double()
+        for x0_eps, fresh, key in ((one, zero, "sigma_down"), (zero, one, "sigma_up")):
+            states, _ = drive(DDIM(eta), [at], zero, lambda x, at, e=x0_eps: Guided(zero, e), lambda f=fresh: f)
+            assert math.isclose(states[-1].item(), case[key][i].item(), rel_tol=1e-12, abs_tol=1e-12), (key, i)
