@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import itertools
 import subprocess
 import sys
 import time
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from guidon.training.threads import fastest_threads
 
 VERSION = "2.3.4"
 
@@ -47,7 +51,7 @@ class Settings:
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 2)
     cond_drop_prob: float = 0.1
-    batch: int = 64
+    batch: int = 32
     lr: float = 1e-3
     bf16: bool = True
     channels_last: bool = True
@@ -61,14 +65,16 @@ def fetch(folder: Path) -> ModuleType:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         wanted = f"denoising-diffusion-pytorch=={VERSION}"
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), wanted], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), wanted], check=True
+        )
         with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
             wheel.extractall(folder)
     spec = importlib.util.spec_from_file_location("peer_classifier_free_guidance", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.tqdm = lambda steps, **_: steps
+    vars(module)["tqdm"] = lambda steps, **_: steps  # its progress bars
     _repair(module.Unet)
     return module
 
@@ -93,6 +99,24 @@ def _repair(unet: Any) -> None:
     unet.forward_with_cond_scale = forward_with_cond_scale
 
 
+def fastest(
+    module: ModuleType, images: Tensor, labels: Tensor, size: int, classes: int, most_threads: int
+) -> tuple[Settings, int, list[dict[str, Any]]]:
+    """Time a few training steps in every precision, layout and thread count; return the fastest, and all rates."""
+    rates: list[dict[str, Any]] = []
+    for bf16, channels_last in itertools.product((False, True), (False, True)):
+        settings = replace(Settings(), bf16=bf16, channels_last=channels_last)
+        diffusion = build(module, settings, classes, size)
+        run = partial(train, diffusion, images, labels, settings, seed=0)
+        before = torch.get_num_threads()
+        threads = fastest_threads(partial(run, seconds=0.0), most_threads)
+        torch.set_num_threads(threads)
+        rates.append({"settings": settings, "threads": threads, **run(seconds=3.0)[1]})
+        torch.set_num_threads(before)
+    best = max(rates, key=lambda rate: rate["images_per_second"])
+    return best["settings"], best["threads"], [rate | {"settings": asdict(rate["settings"])} for rate in rates]
+
+
 def train(
     diffusion: Any,
     images: Tensor,
@@ -103,12 +127,12 @@ def train(
     seed: int,
     log: Callable[[str], None] = print,
 ) -> tuple[Any, dict[str, float]]:
-    """Train on uint8 images (N, C, H, W) for a wall-clock budget; return the EMA copy and what was done."""
+    """Train on uint8 images (N, C, H, W) for a wall-clock budget, one step at least; return the EMA copy and what was done."""
     torch.manual_seed(seed)
     ema = copy.deepcopy(diffusion).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(diffusion.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     step, running, began = 0, 0.0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
+    while step == 0 or time.perf_counter() - began < seconds:
         index = torch.randint(0, len(images), (settings.batch,))
         loss = _loss(diffusion, images[index], labels[index], settings)
         loss.backward()
@@ -120,7 +144,9 @@ def train(
             _follow(ema, diffusion, _ema_decay(step, settings.ema_decay))
         running = loss.item() if step == 1 else 0.99 * running + 0.01 * loss.item()
         if step % 500 == 0:
-            log(f"peer: step {step}, loss {running:.4f}, {step * settings.batch / (time.perf_counter() - began):.0f} images/s")
+            log(
+                f"peer: step {step}, loss {running:.4f}, {step * settings.batch / (time.perf_counter() - began):.0f} images/s"
+            )
     spent = time.perf_counter() - began
     return ema, {
         "steps": step,
@@ -176,6 +202,8 @@ def sample(
     diffusion.sampling_timesteps, diffusion.is_ddim_sampling, diffusion.ddim_sampling_eta = steps, True, eta
     began = time.perf_counter()
     with precision(settings):
-        parts = [diffusion.sample(part, cond_scale=cond_scale, rescaled_phi=rescaled_phi) for part in labels.split(batch)]
+        parts = [
+            diffusion.sample(part, cond_scale=cond_scale, rescaled_phi=rescaled_phi) for part in labels.split(batch)
+        ]
     seconds = time.perf_counter() - began
     return (torch.cat(parts).float().clamp(0, 1) * 255).round().byte(), seconds

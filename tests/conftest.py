@@ -1,4 +1,4 @@
-"""One thread, the `golden` marker, and warnings as errors in the heart of the library."""
+"""One thread, and warnings as errors in the heart of the library."""
 
 from __future__ import annotations
 
@@ -17,10 +17,6 @@ HEART = {"noise", "guidance", "solvers", "sampling", "laws", "parity"}
 settings.register_profile("guidon", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("guidon")
 torch.set_num_threads(1)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "golden: compares with numbers of the original implementations (GUIDON_GOLDEN)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import math
 import re
+import types
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from guidon.errors import BadValue, UnknownName, nearest
 
@@ -70,7 +72,7 @@ def parse(kind: str, text: str) -> Any:
         BadValue: the text cannot be read, or an argument does not fit.
     """
     try:
-        tree = ast.parse(_HYPHENATED.sub(lambda m: m.group().replace("-", "_"), text.strip()), mode="eval").body
+        tree = ast.parse(_HYPHENATED.sub(_joined_by_underscores, text.strip()), mode="eval").body
     except SyntaxError as error:
         raise BadValue(
             f"cannot read {text!r} as a {kind}: write a name with arguments, for instance {_example(kind)}"
@@ -97,7 +99,13 @@ def to_text(value: Any) -> str:
     return f"{name}({', '.join(arguments)})" if arguments else name
 
 
-_HYPHENATED = re.compile(r"(?<![\w'\"])[A-Za-z_]\w*(?:-\w+)+")
+# quoted strings come first so that hyphens inside of them stay
+_HYPHENATED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<!\w)[A-Za-z_]\w*(?:-\w+)+""")
+
+
+def _joined_by_underscores(found: re.Match[str]) -> str:
+    word = found.group()
+    return word if word[0] in "'\"" else word.replace("-", "_")
 
 
 def _example(kind: str) -> str:
@@ -105,7 +113,8 @@ def _example(kind: str) -> str:
     return repr(known[0] if known else "name(1, key=2)")
 
 
-def _build(node: ast.expr, kind: str | None, text: str) -> Any:
+def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
+    """Build what a node says: a member of ``kind``, or, inside of a call, anything that fits the field's type."""
     match node:
         case ast.Constant(value=bool() | int() | float() | str() | None):
             if kind is not None:
@@ -116,33 +125,81 @@ def _build(node: ast.expr, kind: str | None, text: str) -> Any:
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
             return tuple(_build(item, None, text) for item in items)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _build(left, kind, text) | _build(right, kind, text)
+            first, second = _build(left, kind, text, hint), _build(right, kind, text, hint)
+            try:
+                return first | second
+            except TypeError:
+                raise BadValue(
+                    f"cannot read {text!r}: {to_text(first)} does not chain with |; write one of them"
+                ) from None
+        case ast.Name(id=("inf" | "true" | "false" | "none") as word) if kind is None:
+            return {"inf": math.inf, "true": True, "false": False, "none": None}[word]
         case ast.Name(id=identifier):
-            return _call(kind, identifier, (), {}, text)
+            return _make(_find(kind, identifier.replace("_", "-"), hint), [], [], text)
         case ast.Call(func=ast.Name(id=identifier), args=args, keywords=keywords):
-            positional = tuple(_build(arg, None, text) for arg in args)
-            named = {k.arg: _build(k.value, None, text) for k in keywords if k.arg is not None}
-            return _call(kind, identifier, positional, named, text)
+            return _make(_find(kind, identifier.replace("_", "-"), hint), args, keywords, text)
     raise BadValue(f"cannot read {ast.unparse(node)!r} in {text!r}: use names, numbers, strings and lists only")
 
 
-def _call(kind: str | None, identifier: str, positional: tuple[Any, ...], named: dict[str, Any], text: str) -> Any:
-    if kind is None and identifier in ("inf", "true", "false", "none"):
-        return {"inf": float("inf"), "true": True, "false": False, "none": None}[identifier]
-    name = identifier.replace("_", "-")
-    searched = [kind] if kind is not None else kinds()
-    found = [_members[k][name] for k in searched if name in _members.get(k, {})]
-    if not found:
-        known = {n for k in searched for n in _members.get(k, {})}
-        raise UnknownName(kind or "thing", name, known)
-    member: Any = found[0]
-    if not (isinstance(member, type) and dataclasses.is_dataclass(member)):
-        raise BadValue(f"{name!r} has no text form; it can only be named")
-    fields = [field.name for field in dataclasses.fields(member) if field.init]
-    for key in named:
-        if key not in fields:
-            raise BadValue(f"{name} takes no {key!r}{nearest(key, fields)}; it takes: {', '.join(fields) or 'nothing'}")
+def _find(kind: str | None, name: str, hint: Any) -> Any:
+    """Return the member that a name means here; two kinds may share a name where the field's type tells them apart."""
+    if kind is not None:
+        return lookup(kind, name)
+    known = {n: member for k in kinds() for n, member in members(k) if _is(member, hint)}
+    if name not in known:
+        raise UnknownName("thing", name, known or {n for k in kinds() for n in names(k)})
+    return known[name]
+
+
+def _make(member: Any, args: list[ast.expr], keywords: list[ast.keyword], text: str) -> Any:
+    """Call a member's class with arguments that fit its fields."""
+    name = _name_of[member]
     try:
-        return member(*positional, **named)
+        declared = [field for field in dataclasses.fields(member) if field.init]
+    except TypeError:
+        raise BadValue(f"{name!r} has no text form; it can only be named") from None
+    fields, hints = [field.name for field in declared], get_type_hints(member)
+    for keyword in keywords:
+        if keyword.arg not in fields:
+            raise BadValue(
+                f"{name} takes no {keyword.arg!r}{nearest(str(keyword.arg), fields)}; it takes: {', '.join(fields) or 'nothing'}"
+            )
+    if len(args) > len(fields):
+        raise BadValue(f"cannot make {text!r}: {name} takes {', '.join(fields) or 'no arguments'}")
+    positional = [_build(arg, None, text, hints[field]) for arg, field in zip(args, fields, strict=False)]
+    named = {str(k.arg): _build(k.value, None, text, hints[str(k.arg)]) for k in keywords}
+    try:
+        made = member(*positional, **named)
     except TypeError as error:
         raise BadValue(f"cannot make {text!r}: {name} takes {', '.join(fields) or 'no arguments'} ({error})") from error
+    for field in declared:
+        value = getattr(made, field.name)
+        if not _fits(value, hints[field.name]):
+            raise BadValue(f"{name} takes {field.name} as {field.type}, not {to_text(value)}")
+    return made
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is Union else (hint,)
+
+
+def _is(member: Any, hint: Any) -> bool:
+    """Return whether objects of a member are what a field takes."""
+    return isinstance(member, type) and any(
+        part is Any or (isinstance(part, type) and issubclass(member, part)) for part in _alternatives(hint)
+    )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Return whether a value is of a field's type; a whole number is a number too."""
+    for part in _alternatives(hint):
+        origin, inside = get_origin(part), get_args(part)
+        if origin is tuple:
+            fits = isinstance(value, tuple) and all(_fits(item, inside[0]) for item in value)
+        elif part in (int, float):
+            fits = isinstance(value, int if part is int else int | float) and not isinstance(value, bool)
+        else:
+            fits = part is Any or isinstance(value, origin or part)
+        if fits:
+            return True
+    return False

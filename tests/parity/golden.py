@@ -1,4 +1,4 @@
-"""Reads the golden numbers: folder, cases, tolerances, and the comparison."""
+"""Reads the golden numbers: folder, cases, tolerances."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -67,11 +66,3 @@ def rows(name: str, key: str = "cases") -> list[Any]:
 def tolerance(name: str, key: str) -> float:
     """Return the absolute tolerance that the fixtures suggest for an output."""
     return float(settings("tolerances")["atol"][name][key])
-
-
-def agree(got: Tensor, want: Tensor, what: str, *, rtol: float = 1e-9, atol: float = 1e-11) -> None:
-    """Fail with the largest error unless |got - want| <= atol + rtol |want| everywhere."""
-    got, want = torch.as_tensor(got).double(), want.double()
-    assert got.shape == want.shape, f"{what} has shape {tuple(got.shape)}, expected {tuple(want.shape)}"
-    excess = (got - want).abs() - atol - rtol * want.abs()
-    assert bool((excess <= 0).all()), f"{what} is off by {(got - want).abs().max().item():.2e} of {want.abs().max().item():.2e}"

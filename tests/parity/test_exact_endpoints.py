@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
-from parity.golden import Case, agree, cases, settings, tensors
-from support.drive import f64, sample
+from parity.golden import Case, cases, settings, tensors
+from support.drive import sample
 from support.mixtures import Exact, Mixture, told
+from support.numbers import agree, f64
 from torch import Tensor
 
 from guidon.guidance import CFG, Interval
@@ -44,7 +46,9 @@ def stretch(case: Case, steps: int) -> tuple[Tensor, Tensor, list[Level]]:
     else:
         process = {"vp_cosine": Cosine(), "rectified_flow": Flow()}[case.params["parameterisation"]]
         first, last = times.index(next(t for t in times if t <= 0.95)), len(times) - 2
-        levels = [process.level(t) for t in torch.linspace(times[first], times[last], steps + 1, dtype=torch.float64).tolist()]
+        levels = [
+            process.level(t) for t in torch.linspace(times[first], times[last], steps + 1, dtype=torch.float64).tolist()
+        ]
     return path[first], path[last], levels
 
 
@@ -87,7 +91,7 @@ def test_guidance_in_an_interval(case: Case) -> None:
     errors = []
     for steps in (128, 256):  # a share for each stretch, so that guidance is switched exactly at a level
         levels = []
-        for top, bottom in zip(times[:last], times[1 : last + 1], strict=True):
+        for top, bottom in itertools.pairwise(times[: last + 1]):
             levels += Karras(7.0, bottom, top).levels(EDM(), steps // last + 1)[:-2]
         levels.append(EDM().level(times[last]))
         x = sample(network_of(case), levels, Euler(), rule, case["path"][0], told(case["labels"]))

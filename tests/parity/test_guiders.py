@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from parity.golden import Case, agree, cases, tensors
+from parity.golden import Case, cases, tensors
+from support.numbers import agree
 
 from guidon.guidance import CFG, GIVEN, NULL, Interval, Moment, from_ho_salimans
 from guidon.noise import Level, Prediction
@@ -39,5 +39,3 @@ def test_guider(case: Case) -> None:
 @pytest.mark.parametrize("case", cases(SET, kind="rescale_noise_cfg"))
 def test_rescale(case: Case) -> None:
     pytest.skip("guidance_rescale: no rule that rescales")
-
-

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from parity.golden import Case, agree, cases, tensors
-from support.drive import drive, f64, no_noise
+from parity.golden import Case, cases, tensors
+from support.drive import drive, no_noise
 from support.mixtures import Exact, Mixture, told
+from support.numbers import agree, f64
 
 from guidon.guidance import CFG, Guided, Moment
 from guidon.noise import EDM, Level
@@ -87,7 +88,7 @@ def test_split_into_kept_and_fresh_noise(case: Case) -> None:
             continue
         here, there = (case[f"sigma_{end}"][i].item() for end in ("from", "to"))
         at = Moment(Level(here, 1.0, here), Level(there, 1.0, there))
-        zero, one = torch.zeros(1).double(), torch.ones(1).double()
-        for x0_eps, fresh, key in ((one, zero, "sigma_down"), (zero, one, "sigma_up")):
-            states, _ = drive(DDIM(eta), [at], zero, lambda x, at, e=x0_eps: Guided(zero, e), lambda f=fresh: f)
+        for eps, fresh, key in ((1.0, 0.0, "sigma_down"), (0.0, 1.0, "sigma_up")):
+            told_eps, drawn = Guided(f64([0.0]), f64([eps])), f64([fresh])
+            states, _ = drive(DDIM(eta), [at], f64([0.0]), lambda x, at, t=told_eps: t, lambda n=drawn: n)
             assert math.isclose(states[-1].item(), case[key][i].item(), rel_tol=1e-12, abs_tol=1e-12), (key, i)

@@ -27,7 +27,11 @@ def waiting() -> list[object]:
     for name, reason in WAITS_FOR.items():
         if (GOLDEN / f"{name}.json").exists():
             cases = settings(name).get("cases", [name])
-            keys = cases if isinstance(cases, dict) else [c.get("key", i) if isinstance(c, dict) else c for i, c in enumerate(cases)]
+            keys = (
+                cases
+                if isinstance(cases, dict)
+                else [c.get("key", i) if isinstance(c, dict) else c for i, c in enumerate(cases)]
+            )
             found += [pytest.param(reason, id=f"{name}-{key}") for key in keys]
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from guidon.conditioning.condition import Context
@@ -83,13 +82,3 @@ def sample(
     """Run one trajectory through an engine of its own."""
     trajectory = Trajectory(x, levels, solver, rule, contexts, noise)
     return Engine({"main": network}, **engine).run([trajectory])[0]  # type: ignore[arg-type]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    """Return standard normal float64 numbers."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def f64(values: Sequence[float]) -> Tensor:
-    """Return numbers as a float64 tensor."""
-    return torch.tensor(values, dtype=torch.float64)

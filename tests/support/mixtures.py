@@ -38,7 +38,9 @@ class Mixture:
         """Read the mixture stored under ``prefix`` of a golden file."""
         cov = tensors.get(f"{prefix}/cov", tensors.get(f"{prefix}/var"))
         assert cov is not None
-        return Mixture(*(tensors[f"{prefix}/{name}"] for name in ("weights", "means")), cov, tensors[f"{prefix}/component_class"])
+        return Mixture(
+            *(tensors[f"{prefix}/{name}"] for name in ("weights", "means")), cov, tensors[f"{prefix}/component_class"]
+        )
 
     @property
     def classes(self) -> int:
@@ -64,7 +66,9 @@ class Mixture:
         """Draw ``n`` clean points (n, *shape) of a class, or of all with -1."""
         allowed = (self.component_class == label) | (label == NULL_LABEL)
         k = torch.multinomial(self.log_weights.exp() * allowed, n, replacement=True, generator=generator)
-        spread = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64) * self.variances[k].sqrt()
+        spread = (
+            torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64) * self.variances[k].sqrt()
+        )
         if self.axes is not None:
             spread = torch.einsum("nij,nj->ni", self.axes[k], spread)
         return (self.means[k] + spread).reshape(n, *self.shape)
@@ -107,7 +111,10 @@ class Pair(Mixture):
     """Two unrelated Gaussians: class 0 and "no class", for closed forms where p(x) is not a mixture of the classes."""
 
     def __init__(self, mean: float, std: float, mean_all: float, std_all: float) -> None:
-        means, stds = torch.tensor([[mean], [mean_all]], dtype=torch.float64), torch.tensor([std, std_all], dtype=torch.float64)
+        means, stds = (
+            torch.tensor([[mean], [mean_all]], dtype=torch.float64),
+            torch.tensor([std, std_all], dtype=torch.float64),
+        )
         super().__init__(torch.ones(2) / 2, means, (stds**2)[:, None, None], torch.tensor([0, 1]))
 
     def believe(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,7 +125,9 @@ def plane() -> Mixture:
     """Return two classes of two components each in the plane, with full covariances."""
     cov = [[[0.30, 0.1], [0.1, 0.15]], [[0.2, -0.1], [-0.1, 0.3]], [[0.1, 0.0], [0.0, 0.4]], [[0.25, 0.1], [0.1, 0.1]]]
     means = [[-1.5, 0.4], [-0.6, 1.6], [1.2, 0.5], [1.7, -1.3]]
-    return Mixture(torch.tensor([0.3, 0.2, 0.2, 0.3]), torch.tensor(means), torch.tensor(cov), torch.tensor([0, 0, 1, 1]))
+    return Mixture(
+        torch.tensor([0.3, 0.2, 0.2, 0.3]), torch.tensor(means), torch.tensor(cov), torch.tensor([0, 0, 1, 1])
+    )
 
 
 def field() -> Mixture:

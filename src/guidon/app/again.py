@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from guidon._version import __version__
-from guidon.app.models import find_model, open_model
+from guidon.app.models import open_model
 from guidon.app.pictures import file_stems, free_paths
 from guidon.app.png import Record, read_record, write_png
 from guidon.app.progress import steps_bar
 from guidon.app.sample_command import summary, write_samples
 from guidon.errors import DataError, MissingFile
+from guidon.model import Model
 
 _NEEDED = ("model", "rule", "solver", "grid", "steps", "labels", "seeds", "batching", "max_batch", "device", "threads")
 
@@ -38,9 +39,12 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
     missing = [key for key in _NEEDED if key not in record]
     if missing:
         raise DataError(f"the guidon record of {image} lacks {', '.join(missing)}; it cannot be made again")
-    loaded, digest = open_model(_model_of(record, image) if model is None else model, device or record["device"])
+    loaded, digest = _open(record, image, model, device or record["device"])
     if record.get("weights") and digest != record["weights"]:
-        print(f"note: {loaded.name} holds other weights than {image} was made with; the image will differ")
+        print(
+            f"note: {loaded.name} holds other weights than {image} was made with; the image will differ",
+            file=sys.stderr,
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(record["threads"])
     try:
@@ -66,19 +70,19 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
     print(f"wrote {path}: {_verdict(image, path, record)}")
 
 
-def _model_of(record: Record, image: Path) -> str:
-    """Return where the model of a record is: as written there, from here or from a folder that the image lies in."""
+def _open(record: Record, image: Path, model: str | None, device: str) -> tuple[Model, str]:
+    """Open the model of a record: the one given, or as written there, from here or from a folder that the image lies in."""
+    if model is not None:
+        return open_model(model, device)
     name = record["model"]
     places = [Path(name), *(parent / name for parent in image.resolve().parents)]
-    for place in places:
-        if place.is_dir():
-            return find_model(place)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return str(name)  # perhaps a hub id
-    raise MissingFile(
-        f"the model of {image} is not at {name} any more; say where it is now: guidon sample MODEL --like {image} "
-        f"(its weights have the SHA-256 {str(record.get('weights'))[:16]}...)"
-    )
+    try:
+        return open_model(next((place for place in places if place.is_dir()), name), device)
+    except MissingFile as error:
+        raise MissingFile(
+            f"{image} was made with {name}, which cannot be found: {error}. "
+            f"If the model is somewhere else now, say where: guidon sample MODEL --like {image}"
+        ) from error
 
 
 def _verdict(old: Path, new: Path, record: Record) -> str:
@@ -93,6 +97,8 @@ def _verdict(old: Path, new: Path, record: Record) -> str:
 
 
 def _reason(record: dict[str, Any]) -> str:
-    versions = {"guidon": __version__, "torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-    changed = [f"{name} {record[name]} then, {now} now" for name, now in versions.items() if record.get(name, now) != now]
+    versions = {"guidon": __version__, "torch": torch.__version__}
+    changed = [
+        f"{name} {record[name]} then, {now} now" for name, now in versions.items() if record.get(name, now) != now
+    ]
     return f" ({'; '.join(changed)})" if changed else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -18,21 +19,23 @@ from guidon.errors import GuidonError
 
 EXAMPLES = """Examples:
 
-  guidon train digits                                          train on handwritten digits
-  guidon sample runs/digits --label 3 5 --weight 3 --n 8       eight images of each
-  guidon info samples/0000-3.png                               how an image was made
-  guidon sample --like samples/0000-3.png -o again             make it again, bit for bit
-  guidon COMMAND --help                                        more about one of them"""
+  guidon train digits                                    learn to draw digits
+  guidon sample runs/digits --label 3 5 --n 8 --weight 3     eight 3s, eight 5s
+  guidon info samples/0000-3.png                         how this image was made
+  guidon sample --like samples/0000-3.png -o again       the same, bit for bit
+  guidon COMMAND --help                                  more about a command"""
+
 
 app = App(
     name="guidon",
     version=__version__,
-    help="Train conditional diffusion models, steer them, and measure what the steering did.",
+    help="Train conditional diffusion models, steer them, measure what the steering did.",
     help_format="plaintext",
     help_epilogue=EXAMPLES,
     result_action="return_value",
     exit_on_error=False,
     print_error=False,
+    suppress_keyboard_interrupt=False,
 )
 app.meta.group_parameters = Group("Everywhere", sort_key=0)
 app.command(train_command.train, help_epilogue=train_command.EXAMPLES)
@@ -45,7 +48,7 @@ app.command(demo_command.demo, help_epilogue=demo_command.EXAMPLES)
 @app.meta.default
 def _launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    debug: Annotated[bool, Parameter(negative=())] = False,
+    debug: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
 ) -> int:
     """Run one command.
 
@@ -54,11 +57,10 @@ def _launch(
     """
     try:
         app(tokens)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if debug:
             raise
-        resume = "; go on where it stopped with the same command and --resume" if tokens[:1] == ("train",) else ""
-        return _complain(f"interrupted{resume}", code=130)
+        return _complain(f"interrupted; {interrupt}" if interrupt.args else "interrupted", code=130)
     except (GuidonError, CycloptsError) as error:
         if debug:
             raise
@@ -73,7 +75,7 @@ def run(tokens: Sequence[str]) -> int:
     except CycloptsError as error:  # of the options that go everywhere
         return _complain(_message(error))
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the interpreter flushes it on its way out
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  the interpreter flushes it on its way out
         return 0
 
 

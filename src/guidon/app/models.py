@@ -8,15 +8,20 @@ from pathlib import Path
 import torch
 
 from guidon.checkpoints.native import CONFIG, TENSORS
-from guidon.errors import BadValue, NotSupported
+from guidon.errors import BadValue, MissingFile, NotSupported
 from guidon.model import Model, local_folder
 
 
 def find_model(source: str | Path) -> str:
-    """Return the model that a name means: a run's folder stands for the model in it."""
+    """Return the model that a name means: a run's folder stands for the model in it; raises `MissingFile` for an unfinished run."""
     folder = Path(source).expanduser()
-    inside = folder / "model"
-    return str(inside) if inside.is_dir() and not (folder / CONFIG).exists() else str(source)
+    if (folder / CONFIG).exists() or not (folder / "recipe.yaml").exists():
+        return str(source)
+    if not (folder / "model").is_dir():
+        raise MissingFile(
+            f"the run in {folder} has no model yet; finish it: guidon train {folder / 'recipe.yaml'} -o {folder} --resume"
+        )
+    return str(folder / "model")
 
 
 def open_model(source: str | Path, device: str | None = None) -> tuple[Model, str]:
@@ -52,5 +57,7 @@ def _device(name: str | None) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise NotSupported(f"this machine or this torch has no {name} ({str(error).splitlines()[0]}); give --device cpu") from error
+        raise NotSupported(
+            f"this machine or this torch has no {name} ({str(error).splitlines()[0]}); give --device cpu"
+        ) from error
     return device

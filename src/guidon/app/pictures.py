@@ -75,7 +75,9 @@ def _lines(rows: Sequence[str | None]) -> list[tuple[str, list[int]]]:
     groups: dict[str | None, list[int]] = {}
     for i, row in enumerate(rows):
         groups.setdefault(row, []).append(i)
-    if len(groups) > 1 and all(len(members) == 1 for members in groups.values()):  # one of each: side by side reads better
+    if len(groups) > 1 and all(
+        len(members) == 1 for members in groups.values()
+    ):  # one of each: side by side reads better
         groups = {None: list(range(len(rows)))} if len(rows) > _WIDEST else groups
     lines = []
     for name, members in groups.items():

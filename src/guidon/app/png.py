@@ -56,7 +56,9 @@ def read_record(path: str | Path) -> Record:
     except FileNotFoundError:
         raise MissingFile(f"there is no image {path}; check the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}); give a PNG that `guidon sample` wrote") from error
+        raise DataError(
+            f"{path} cannot be read as an image ({error}); give a PNG that `guidon sample` wrote"
+        ) from error
     if not isinstance(text, str):
         raise DataError(
             f"{path} carries no guidon record; only PNGs that `guidon sample` wrote do, "

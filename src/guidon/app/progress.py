@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 console = Console(stderr=True, highlight=False)
+
+
+def loading(what: str) -> AbstractContextManager[object]:
+    """Show that something takes seconds to load."""
+    return console.status(f"loading {what}") if console.is_terminal else nullcontext()
 
 
 @contextmanager

@@ -30,7 +30,9 @@ def find_recipe(name: str) -> Path:
         return path
     if path.suffix in SUFFIXES or len(path.parts) > 1:
         known = ", ".join(bundled_recipes()) or "none"
-        raise MissingFile(f"there is no recipe file {name}; check the path, or name one that comes with guidon: {known}")
+        raise MissingFile(
+            f"there is no recipe file {name}; check the path, or name one that comes with guidon: {known}"
+        )
     if name not in bundled_recipes():
         raise UnknownName("recipe", name, bundled_recipes())
     return bundled_recipes()[name]

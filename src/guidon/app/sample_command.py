@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-  guidon sample runs/digits                                     one image of each class
-  guidon sample runs/digits --label 3 5 --n 8 --weight 3        eight of each, strongly guided
+  guidon sample runs/digits                            one image of each class
+  guidon sample runs/digits --label 3 5 --n 8 --weight 3       eight 3s, eight 5s
   guidon sample runs/digits --label 3 --rule "cfg(4, when=interval(0.3, 3))"
   guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
-  guidon sample --like out/0007-3.png -o again                  the same image, bit for bit
+  guidon sample --like out/0007-0.png -o again         that image, bit for bit
 
 What can be named: guidon list solvers, guidon list rules, guidon list grids."""
 
@@ -46,9 +47,10 @@ def sample(
 ) -> None:
     """Sample images under guidance.
 
-    Writes one PNG an image, named by seed and class, and a contact sheet. Every PNG carries the record of how it was made.
-    Nothing is overwritten: where a name is taken, the new files get a number. What is left out is as the model's
-    maker chose it; see guidon info MODEL.
+    Writes one PNG an image, named by seed and class, and a contact sheet. Every PNG
+    carries the record of how it was made. Nothing is overwritten: where a name is
+    taken, the new files get a number. Settings left out are those that come with
+    the model (guidon info MODEL).
 
     Args:
         model: a run's folder, a model's folder, or a Hugging Face id.
@@ -64,7 +66,7 @@ def sample(
         batching: all branches of a step in one forward, or one after the other.
         max_batch: images in one forward at most; smaller takes less memory. Left out: 128.
         device: cpu, cuda, cuda:1; left out: the first GPU where there is one.
-        like: an image that guidon wrote: make it again with the settings in its record; only MODEL, --out and --device go with it.
+        like: an image that guidon wrote: make it again from its record; MODEL, if given, is where the model is now.
     """
     wishes = {
         "label": label,
@@ -85,14 +87,25 @@ def sample(
         make_again(like, model, out, device)
         return
     if model is None:
-        raise BadValue("say which model: guidon sample MODEL, with the folder that guidon train wrote (runs/digits, say)")
+        raise BadValue(
+            "say which model: guidon sample MODEL, with the folder that guidon train wrote (runs/digits, say)"
+        )
     started = time.perf_counter()
     rule_ = _rule(weight, rule)
-    from guidon.app.models import open_model
-    from guidon.app.progress import steps_bar
+    from guidon.app.progress import loading, steps_bar
 
-    loaded, digest = open_model(model, device)
-    settings = {"rule": rule_, "solver": solver, "grid": grid, "steps": steps, "batching": batching, "max_batch": max_batch}
+    with loading(model):
+        from guidon.app.models import open_model
+
+        loaded, digest = open_model(model, device)
+    settings: dict[str, Any] = {
+        "rule": rule_,
+        "solver": solver,
+        "grid": grid,
+        "steps": steps,
+        "batching": batching,
+        "max_batch": max_batch,
+    }
     with steps_bar("sampling") as on_step:
         samples = loaded.sample(
             label,
@@ -150,7 +163,8 @@ def _rule(weight: str | None, rule: str | None) -> str | None:
     if rule is not None:
         raise BadValue(f"--weight and --rule say the same thing; put the weight into the rule: --rule 'cfg({weight})'")
     try:
-        return f"cfg({float(weight)!r})"
+        if math.isfinite(float(weight)):
+            return f"cfg({weight.strip()})"
     except ValueError:
         pass
     import guidon.guidance  # noqa: F401  registers the weights

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from guidon.errors import BadValue
@@ -86,14 +87,15 @@ def checked_weight(weight: object) -> float | PerImage | Weight:
         return weight
     if isinstance(weight, str):
         raise BadValue(f"a weight is a number, one number an image, or a schedule such as linear(1, 4); got {weight!r}")
+    if hasattr(weight, "tolist"):
+        weight = weight.tolist()
     try:
-        several = tuple(float(w) for w in weight)  # type: ignore[attr-defined]
-    except TypeError:
-        several = None
-    try:
+        several = tuple(float(w) for w in weight) if isinstance(weight, Iterable) else None
         result: float | PerImage = float(weight) if several is None else several  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise BadValue(f"a weight is a number, one number an image, or a schedule; got {weight!r}") from None
+    if several == ():
+        raise BadValue("a weight is a number, one number an image, or a schedule; got an empty list")
     if not all(math.isfinite(w) for w in ((result,) if isinstance(result, float) else result)):
         raise BadValue(f"a weight is a finite number, got {weight!r}")
     return result

@@ -1,0 +1,1 @@
+"""Measuring what guidance did: a judge of its own, distances between sets of images, precision and recall."""

@@ -37,7 +37,9 @@ class FeatureStatistics:
             raise ShapeMismatch(f"features must be (N, D) with at least one row, not {tuple(features.shape)}")
         if not bool(torch.isfinite(features).all()):
             bad = int((~torch.isfinite(features)).any(1).sum())
-            raise NumericalError(f"{bad} of {len(features)} feature vectors hold NaN or infinity; look at the images they came from")
+            raise NumericalError(
+                f"{bad} of {len(features)} feature vectors hold NaN or infinity; look at the images they came from"
+            )
         rows = features.double()
         mean = rows.mean(0)
         centred = rows - mean
@@ -94,4 +96,6 @@ def _root(covariance: Tensor) -> Tensor:
 
 def _same_dimension(a: FeatureStatistics, b: FeatureStatistics) -> None:
     if a.mean.shape != b.mean.shape:
-        raise ShapeMismatch(f"features of {len(a.mean)} and of {len(b.mean)} dimensions cannot be compared; use one judge for both")
+        raise ShapeMismatch(
+            f"features of {len(a.mean)} and of {len(b.mean)} dimensions cannot be compared; use one judge for both"
+        )

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from guidon.errors import BadValue, DataError, ShapeMismatch
-
-
+from guidon.checkpoints.native import read_checkpoint, write_checkpoint
+from guidon.errors import BadValue, DamagedCheckpoint, DataError, ShapeMismatch
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,9 @@ class ClassifierConfig:
     @classmethod
     def for_images(cls, classes: int, channels: int, size: int) -> ClassifierConfig:
         """Choose a network that suits the image size: the stem brings any image to about 16x16."""
-        return cls(classes, channels, size, (32, 64, 128) if size < 16 else (32, 64, 128, 256), stride=max(1, round(size / 16)))
+        return cls(
+            classes, channels, size, (32, 64, 128) if size < 16 else (32, 64, 128, 256), stride=max(1, round(size / 16))
+        )
 
 
 class FeatureClassifier(nn.Module):
@@ -69,6 +70,7 @@ class FeatureClassifier(nn.Module):
         self.stem = _Stage(config.channels, first, shrink=config.stride)
         self.stages = nn.Sequential(*(_Stage(a, b, halve=True) for a, b in zip(config.widths, rest, strict=False)))
         self.head = nn.Linear(config.widths[-1], config.classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the class logits (B, classes) of images (B, C, H, W) in [-1, 1]."""
@@ -102,38 +104,48 @@ class FeatureClassifier(nn.Module):
         """Return the share of images that are recognised as their label, in [0, 1]."""
         wanted = torch.as_tensor(labels)
         if wanted.shape != (len(images),):
-            raise ShapeMismatch(f"{len(images)} images came with labels of shape {tuple(wanted.shape)}; give one label an image")
+            raise ShapeMismatch(
+                f"{len(images)} images came with labels of shape {tuple(wanted.shape)}; give one label an image"
+            )
         return (self.predict(images, batch=batch) == wanted).double().mean().item()
 
     @torch.inference_mode()
     def _map(self, function: Callable[[Tensor], Tensor], images: Tensor, batch: int) -> Tensor:
         expected = (self.config.channels, self.config.size, self.config.size)
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ShapeMismatch(f"the classifier reads images (N, {expected[0]}, {expected[1]}, {expected[2]}), not {tuple(images.shape)}")
+            raise ShapeMismatch(
+                f"the classifier reads images (N, {expected[0]}, {expected[1]}, {expected[2]}), not {tuple(images.shape)}"
+            )
         if len(images) == 0:
             raise DataError("there are no images to look at; give at least one")
         self.eval()
         where = self.head.weight.device
-        rounded = (quantise(part.to(where)).contiguous(memory_format=torch.channels_last) for part in images.split(batch))
+        rounded = (
+            quantise(part.to(where)).contiguous(memory_format=torch.channels_last) for part in images.split(batch)
+        )
         return torch.cat([function(part).cpu() for part in rounded])
 
     def save(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into a folder, atomically."""
-        write_checkpoint(folder, asdict(self.config), {k: v.contiguous() for k, v in self.state_dict().items()})
+        """Write ``config.json`` and ``model.safetensors`` into a folder, whole or not at all; raises `SaveFailed`."""
+        write_checkpoint(folder, asdict(self.config), self.state_dict())
 
     @classmethod
     def load(cls, folder: str | Path) -> FeatureClassifier:
-        """Read a classifier that `save` wrote."""
+        """Read a classifier that `save` wrote; raises `MissingFile` or `DamagedCheckpoint`."""
         config, tensors = read_checkpoint(folder)
-        model = cls(ClassifierConfig(**config))
-        model.load_state_dict(tensors)
-        return model.to(memory_format=torch.channels_last).eval()
+        try:
+            model = cls(ClassifierConfig(**config))
+            model.load_state_dict(tensors)
+        except (TypeError, RuntimeError) as error:
+            raise DamagedCheckpoint(f"{folder} holds no classifier of guidon's ({error}); train it again") from error
+        return model.eval()
 
 
 class _ConvNorm(nn.Sequential):
     def __init__(self, inner: int, outer: int, stride: int = 1) -> None:
-        kernel = {"kernel_size": 3, "padding": 1} if stride == 1 else {"kernel_size": 2 * stride, "padding": stride // 2}
-        super().__init__(nn.Conv2d(inner, outer, stride=stride, bias=False, **kernel), nn.BatchNorm2d(outer), nn.ReLU())
+        kernel, padding = (3, 1) if stride == 1 else (2 * stride, stride // 2)
+        convolution = nn.Conv2d(inner, outer, kernel, stride, padding, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(outer), nn.ReLU())
 
 
 class _Stage(nn.Module):
@@ -199,7 +211,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = FeatureClassifier(config or ClassifierConfig.for_images(classes, channels, size))
-    model = model.to(memory_format=torch.channels_last).train()
+    model.train()
     generator = torch.Generator().manual_seed(seed)
     reach = size // 8 if pad is None else pad
     padded = F.pad(quantise(images), [reach] * 4, mode="reflect") if reach else quantise(images)
@@ -209,7 +221,9 @@ def train_classifier(
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     steps = max(1, len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps + 1, pct_start=0.25, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=lr, total_steps=epochs * steps + 1, pct_start=0.25, cycle_momentum=False
+    )
     for epoch in range(epochs):
         total = 0.0
         order = torch.randperm(len(images), generator=generator)
@@ -243,12 +257,20 @@ def _augment(padded: Tensor, size: int, reach: int, flip: bool, generator: torch
 
 def _check(images: Tensor, labels: Tensor, classes: int, precision: str) -> None:
     if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise ShapeMismatch(f"the classifier trains on square images (N, C, S, S), not {tuple(images.shape)}; crop them first")
+        raise ShapeMismatch(
+            f"the classifier trains on square images (N, C, S, S), not {tuple(images.shape)}; crop them first"
+        )
     if labels.shape != (len(images),):
-        raise ShapeMismatch(f"{len(images)} images came with labels of shape {tuple(labels.shape)}; give one label an image")
+        raise ShapeMismatch(
+            f"{len(images)} images came with labels of shape {tuple(labels.shape)}; give one label an image"
+        )
     if len(images) < 2 * classes:
-        raise DataError(f"{len(images)} images are too few to learn {classes} classes from; give at least {2 * classes}")
+        raise DataError(
+            f"{len(images)} images are too few to learn {classes} classes from; give at least {2 * classes}"
+        )
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise BadValue(f"labels must lie in 0..{classes - 1}, these reach from {int(labels.min())} to {int(labels.max())}")
+        raise BadValue(
+            f"labels must lie in 0..{classes - 1}, these reach from {int(labels.min())} to {int(labels.max())}"
+        )
     if precision not in ("bf16", "fp32"):
         raise BadValue(f"precision is 'bf16' or 'fp32', not {precision!r}")

@@ -33,7 +33,9 @@ def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[fl
         DataError: a set has no k-th neighbour (k + 1 vectors are needed).
     """
     if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
-        raise ShapeMismatch(f"features must be (M, D) and (N, D), not {tuple(real.shape)} and {tuple(generated.shape)}; use one judge for both")
+        raise ShapeMismatch(
+            f"features must be (M, D) and (N, D), not {tuple(real.shape)} and {tuple(generated.shape)}; use one judge for both"
+        )
     centre = real.double().mean(0)  # distances do not change, their rounding errors shrink
     real, generated = real.double() - centre, generated.double() - centre
     precision = _share_inside(generated, real, radii(real, k))
@@ -47,7 +49,7 @@ def radii(features: Tensor, k: int) -> Tensor:
         raise BadValue(f"k is the number of a neighbour, at least 1, not {k}")
     if len(features) <= k:
         raise DataError(f"{len(features)} feature vectors have no {k}. neighbour each; measure at least {k + 1} images")
-    nearest = [block.topk(k + 1, largest=False).values[:, k] for block in _squared_distances(features, features)]
+    nearest = [block.topk(k + 1, largest=False).values[:, k-1] for block in _squared_distances(features, features)]
     return torch.cat(nearest)
 
 

@@ -55,6 +55,10 @@ class Leading(_TimeGrid):
 
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        if self.offset < 0:
+            raise BadValue(f"leading needs offset >= 0, got {self.offset}")
+
     def times(self, process: Process, steps: int) -> list[float]:
         size = _table_size(process, steps, "leading")
         times = [i * (size // steps) + self.offset for i in reversed(range(steps))]
@@ -117,9 +121,11 @@ class Karras(Grid):
     sigma_min: float | None = None
     sigma_max: float | None = None
 
-    def levels(self, process: Process, steps: int) -> tuple[Level, ...]:
-        if self.rho <= 0:
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
             raise BadValue(f"karras needs rho > 0, got {self.rho}")
+
+    def levels(self, process: Process, steps: int) -> tuple[Level, ...]:
         low, high = _range(process, self.sigma_min, self.sigma_max, "karras")
         ramp = _ramp(steps)
         roots = high ** (1 / self.rho) + ramp * (low ** (1 / self.rho) - high ** (1 / self.rho))
@@ -169,14 +175,16 @@ def respaced_indices(size: int, spec: str | list[int]) -> list[int]:
     start = 0
     for i, count in enumerate(counts):
         section = size // len(counts) + (1 if i < size % len(counts) else 0)
-        if section < count:
-            raise BadValue(f"cannot keep {count} of a section of {section} in respacing {spec!r}; ask for fewer")
+        if not 0 <= count <= section:
+            raise BadValue(f"cannot keep {count} of a section of {section} in respacing {spec!r}; ask for 0 to {section}")
         section_stride = (section - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # accumulated, not multiplied: the original rounds the running sum, half to even
         for _ in range(count):
             kept.append(start + round(position))
             position += section_stride
         start += section
+    if not kept:
+        raise BadValue(f"respacing {spec!r} keeps no index at all; ask for at least 1")
     return sorted(set(kept))
 
 

@@ -54,13 +54,14 @@ class Engine:
         self.forwards = self.rows = 0
 
     def join(self, trajectory: Trajectory) -> None:
-        """Let a trajectory take part from the next round on."""
-        if not trajectory.done:
+        """Let a trajectory take part from the next round on; one that is done, or there already, changes nothing."""
+        if not trajectory.done and trajectory not in self.live:
             self.live.append(trajectory)
 
     def leave(self, trajectory: Trajectory) -> None:
-        """Take a trajectory out, finished or not; the others go on undisturbed."""
-        self.live.remove(trajectory)
+        """Take a trajectory out, finished or not; the others go on undisturbed. It may join again later."""
+        if trajectory in self.live:
+            self.live.remove(trajectory)
 
     @torch.no_grad()
     def round(self) -> None:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from guidon.guidance.rule import Guided, Moment
@@ -58,4 +59,4 @@ class Heun(Solver):
             return ahead, carry
         there = yield Ask(ahead, replace(at, here=at.there), advance=False)
         half_step = at.there.alpha * (at.there.noise_level - at.noise_level) / 2
-        return ahead.add_(there.eps - here.eps, alpha=float(half_step)), carry
+        return torch.add(ahead, there.eps - here.eps, alpha=float(half_step)), carry

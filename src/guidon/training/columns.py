@@ -62,7 +62,7 @@ class Columns:
             image = image.get("bytes") or path
         label = reach(row, self.label)
         if label is not None and self.names is not None and not isinstance(label, str):
-            label = self.names[label] if 0 <= label < len(self.names) else int(label)
+            label = self.names[label] if 0 <= label < len(self.names) else label
         caption = reach(row, self.caption)
         if isinstance(caption, list | tuple):  # several captions of one picture: the first
             caption = caption[0] if caption else None

@@ -152,7 +152,8 @@ def _settle_shape(config: DataConfig, items: Iterator[Item], skipped: Skipped) -
             raise ShapeMismatch(f"{item.name}: {error}") from error
     if decoder.shape is None:
         raise DataError(
-            f"{config.source!r} (split {config.split!r}) holds no readable image: {skipped.report()}. Check data.source and data.image_column"
+            f"{config.source!r} (split {config.split!r}) holds no readable image: {skipped.report()}."
+            " Check data.source and data.image_column"
         )
     return decoder
 

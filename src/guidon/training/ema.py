@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch.optim.swa_utils import AveragedModel
 from guidon.errors import BadValue
 from guidon.model import Model
 from guidon.registry import register
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Profile(ABC):
@@ -118,7 +121,7 @@ class Average:
     @property
     def model(self) -> Model:
         """The model with the averaged weights."""
-        return self._averaged.module
+        return cast(Model, self._averaged.module)
 
     def update(self, model: Model, before: int, batch: int) -> None:
         """Take in the weights after a step; ``before`` and ``batch`` as in `Profile.keep`."""
@@ -134,7 +137,7 @@ class Average:
         self._averaged.load_state_dict(state)
 
     @torch.no_grad()
-    def _blend(self, averages: list[Tensor], weights: list[Tensor], _: Tensor) -> None:
+    def _blend(self, averages: Tensors, weights: Tensors, _: Tensor | int) -> None:
         torch._foreach_lerp_(averages, weights, 1 - self._keep)
 
 
@@ -148,7 +151,7 @@ def length_of_gamma(gamma: float) -> float:
 def gamma_of_length(length: float) -> float:
     """Return the exponent whose power profile has this relative length; the inverse of `length_of_gamma` (algorithm 2)."""
     longest = length_of_gamma(0.0)
-    if not 0 < length <= longest:
+    if not 0 < length <= longest * (1 + 1e-9):  # the end itself may be rounded up
         raise BadValue(f"the relative length of a power average lies between 0 and {longest:.4f}, got {length}")
     inverse = length**-2  # (gamma + 2)^2 (gamma + 3) = inverse (gamma + 1)
     return max(float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max()), 0.0)
@@ -206,7 +209,7 @@ def shares(snapshots: Sequence[Snapshot], length: float, images: int) -> NDArray
     times = np.array([snapshot.images for snapshot in snapshots], dtype=np.float64)
     gammas = np.array([gamma_of_length(snapshot.length) for snapshot in snapshots])
     products = _inner(times[:, None], gammas[:, None], times[None], gammas[None])
-    wanted = _inner(times, gammas, np.float64(images), np.float64(gamma_of_length(length)))
+    wanted = _inner(times, gammas, np.array(float(images)), np.array(gamma_of_length(length)))
     found = np.linalg.lstsq(products, wanted, rcond=None)[0]
     return found / found.sum()
 

@@ -27,9 +27,12 @@ class Objective(BaseModel):
 
     dropout: float = Field(0.1, ge=0, le=1, description="part of the images whose condition is replaced by the null")
     weighting: Literal["none", "min-snr"] = Field(
-        "none", description="none: every noise level counts the same in the raw output's own space; min-snr: arXiv 2303.09556"
+        "none",
+        description="none: every noise level counts the same in the raw output's own space; min-snr: arXiv 2303.09556",
     )
-    gamma: float = Field(5.0, gt=0, description="min-snr: levels with a signal-to-noise ratio above this count as if at it")
+    gamma: float = Field(
+        5.0, gt=0, description="min-snr: levels with a signal-to-noise ratio above this count as if at it"
+    )
     stratified: bool = Field(True, description="spread the times of a batch evenly over their distribution")
 
     def weight(self, output: Output, level: Level) -> Tensor:
@@ -112,7 +115,9 @@ class DenoisingLoss(nn.Module):
         given = None
         if classes is not None:
             if labels is None:
-                raise BadValue("the model has classes but the batch has no labels; give labels, or train it unconditionally")
+                raise BadValue(
+                    "the model has classes but the batch has no labels; give labels, or train it unconditionally"
+                )
             given = Labels(labels, len(classes)).drop(draw.dropped)
         at = draw.level.like(images)
         x = at.alpha * images + at.sigma * draw.noise  # (B, C, H, W)

@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-import guidon.training.ema  # noqa: F401  registers the averages
 from guidon import registry
 from guidon.errors import BadRecipe, BadValue, nearest
 from guidon.model import ModelConfig, SampleDefaults
 from guidon.training.data import DataConfig
+from guidon.training.ema import Power
 from guidon.training.objective import Objective
 
 MAY_CHANGE = ("steps", "budget", "sample_every", "sample_weights", "checkpoint_every", "log_every", "trackers")
@@ -65,32 +65,46 @@ class ModelSection(Section):
 class TrainSection(Section):
     """The ``train:`` section of a recipe."""
 
-    steps: int | None = Field(None, ge=1, description="optimizer steps; the run ends at whichever of steps and budget is first")
+    steps: int | None = Field(
+        None, ge=1, description="optimizer steps; the run ends at whichever of steps and budget is first"
+    )
     budget: str | None = Field(None, description="wall-clock time from the first step on, for instance 90s, 20m, 1h30m")
     batch_size: int = Field(128, ge=1, description="images per optimizer step, over all processes")
-    accumulate: int = Field(1, ge=1, description="parts that a process cuts its batch into, to save memory; the result is the same")
+    accumulate: int = Field(
+        1, ge=1, description="parts that a process cuts its batch into, to save memory; the result is the same"
+    )
     optimizer: Literal["adamw"] = Field("adamw", description="how gradients become steps")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises from zero")
     schedule: Literal["constant", "cosine", "linear"] = Field(
-        "cosine", description="how the learning rate falls to zero at the end of the steps or of the budget, whichever is nearer"
+        "cosine",
+        description="how the learning rate falls to zero at the end of the steps or of the budget, whichever is nearer",
     )
     betas: tuple[float, float] = Field((0.9, 0.99), description="decay of the first and second moments of the gradient")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled decay of matrices and kernels per step, times the learning rate")
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled decay of matrices and kernels per step, times the learning rate"
+    )
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none for no limit")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; weights and loss stay float32")
     channels_last: bool = Field(True, description="memory layout of images; faster on most machines")
     compile: bool = Field(False, description="compile the network; a minute at the start, then faster")
-    threads: int | None = Field(None, ge=1, description="CPU threads; none: measure what is fastest before the first step")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; none: measure what is fastest before the first step"
+    )
     seed: int = Field(0, ge=0, description="decides the initial weights, the order of the data and all noise")
     objective: Objective = Field(default_factory=lambda: Objective(), description="what is minimised")
-    average: str = Field("half-life(50000)", description="average of the weights that is sampled: decay, half-life or power")
+    average: str = Field(
+        "half-life(50000)", description="average of the weights that is sampled: decay, half-life or power"
+    )
     power_averages: tuple[float, ...] = Field(
-        (), description="relative lengths of power averages to store for reconstruction after training, usually [0.05, 0.1]"
+        (),
+        description="relative lengths of power averages to store for reconstruction after training, usually [0.05, 0.1]",
     )
     snapshot_every: int = Field(500, ge=1, description="steps between stored power averages")
     sample_every: int | None = Field(500, ge=1, description="steps between sample grids; none for no grids")
-    sample_weights: tuple[float, ...] = Field((0.0, 1.0, 3.0), min_length=1, description="guidance weights of a grid's rows")
+    sample_weights: tuple[float, ...] = Field(
+        (0.0, 1.0, 3.0), min_length=1, description="guidance weights of a grid's rows"
+    )
     checkpoint_every: int | str = Field("5m", description="steps (a number) or time (such as 5m) between checkpoints")
     log_every: int = Field(20, ge=1, description="steps between entries in the trackers")
     trackers: tuple[str, ...] = Field(("tensorboard",), description="tensorboard, or any other that accelerate knows")
@@ -100,7 +114,9 @@ class TrainSection(Section):
         if self.steps is None and self.budget is None:
             raise BadValue("say when training ends: give steps, or budget (such as 20m)")
         if self.batch_size % self.accumulate:
-            raise BadValue(f"a batch of {self.batch_size} does not divide into {self.accumulate} parts; change accumulate")
+            raise BadValue(
+                f"a batch of {self.batch_size} does not divide into {self.accumulate} parts; change accumulate"
+            )
         return self
 
     @field_validator("budget")
@@ -128,7 +144,7 @@ class TrainSection(Section):
     @classmethod
     def _lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
         for length in lengths:
-            guidon.training.ema.Power(length)
+            Power(length)
         return lengths
 
 
@@ -149,7 +165,9 @@ class Recipe(Section):
         given = self.model.architecture
         for key in ("in_channels", "out_channels"):
             if given.get(key, shape[0]) != shape[0]:
-                raise BadRecipe(f"model.architecture.{key} is {given[key]}, but the images have {shape[0]} channels; leave it out")
+                raise BadRecipe(
+                    f"model.architecture.{key} is {given[key]}, but the images have {shape[0]} channels; leave it out"
+                )
         architecture = {**given, "in_channels": shape[0], "out_channels": shape[0]}
         doors = registry.lookup("network", self.model.network).Config(**architecture).doors
         if doors and classes is None:
@@ -198,7 +216,9 @@ def read_recipe(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise BadRecipe("\n".join(f"{source}: {problem}" for problem in _problems(error, Recipe))) from error
     except TypeError as error:
-        raise BadRecipe(f"{source}: the names of sections are text; they are: {', '.join(Recipe.model_fields)}") from error
+        raise BadRecipe(
+            f"{source}: the names of sections are text; they are: {', '.join(Recipe.model_fields)}"
+        ) from error
 
 
 def flat(recipe: Recipe) -> dict[str, Any]:
@@ -226,7 +246,11 @@ def seconds(text: str) -> float:
     """Turn a duration such as 90s, 20m or 1h30m into seconds; raises `BadValue`."""
     found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
     try:
-        total = sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part) if found else 0
+        total = (
+            sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
+            if found
+            else 0
+        )
     except ValueError:
         total = 0
     if not total > 0:

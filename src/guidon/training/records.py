@@ -146,11 +146,11 @@ def readers(dataset: Any, chunk: int, limit: int | None) -> list[Callable[[], It
         limit: give the first so many rows only, as one shard, so that every epoch has the same ones.
     """
     count = dataset.num_shards
-    parts = [dataset.shard(num_shards=count, index=i) for i in range(count)]
 
     def reader(i: int) -> Callable[[], Iterator[tuple[str, dict[str, Any]]]]:
         def read() -> Iterator[tuple[str, dict[str, Any]]]:
-            for number, row in enumerate(rows(parts[i].iter(chunk))):
+            part = dataset.shard(num_shards=count, index=i)  # anew: two passes over one of these would share its state
+            for number, row in enumerate(rows(part.iter(chunk))):
                 url, key = row.get("__url__"), row.get("__key__")
                 yield (f"{Path(url).name} {key}" if url and key else f"shard {i} row {number}"), row
 

@@ -185,11 +185,11 @@ def _load(form: Format, config: DataConfig, files: list[Path]) -> Any:
         return datasets.load_dataset(config.source, split=config.split, streaming=config.streaming)
     if form == "folder":
         return datasets.load_dataset(
-            "imagefolder", data_dir=str(files[0]), data_files={"all": "**"}, split="all", streaming=True
+            "imagefolder", data_dir=str(files[0]), data_files={"train": "**"}, split="train", streaming=True
         )
     in_memory = sum(file.stat().st_size for file in files) <= ENCODED_LIMIT
     dataset = datasets.load_dataset(
-        form, data_files={"all": [str(file) for file in files]}, split="all", streaming=config.streaming or in_memory
+        form, data_files={"train": [str(file) for file in files]}, split="train", streaming=config.streaming or in_memory
     )
     return dataset.reshard() if form == "parquet" and config.streaming else dataset  # its row groups
 

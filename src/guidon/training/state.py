@@ -43,7 +43,9 @@ class OptimizerState:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         laid_out = {
             index: {
-                name: torch.empty_like(parameters[index]).copy_(value) if value.shape == parameters[index].shape else value
+                name: torch.empty_like(parameters[index]).copy_(value)
+                if value.shape == parameters[index].shape
+                else value
                 for name, value in entries.items()
             }
             for index, entries in state["state"].items()
@@ -87,7 +89,9 @@ def load_state(folder: Path, objects: Mapping[str, Stateful]) -> None:
         raise MissingFile(f"{folder} has no {TENSORS}; copy the whole folder again")
     tensors = read_tensors(folder / TENSORS)
     if states.keys() != objects.keys():
-        raise DamagedCheckpoint(f"{folder} holds {sorted(states)} instead of {sorted(objects)}; resume with the version that wrote it")
+        raise DamagedCheckpoint(
+            f"{folder} holds {sorted(states)} instead of {sorted(objects)}; resume with the version that wrote it"
+        )
     for name, value in objects.items():
         try:
             value.load_state_dict(_with_tensors(states[name], tensors))
@@ -104,7 +108,9 @@ def _read(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise MissingFile(f"{folder} has no {STATE}; copy the whole folder again, or start in another one") from error
     except ValueError as error:
-        raise DamagedCheckpoint(f"{path} is not readable JSON ({error}); copy it again, or start in another folder") from error
+        raise DamagedCheckpoint(
+            f"{path} is not readable JSON ({error}); copy it again, or start in another folder"
+        ) from error
 
 
 def _without_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

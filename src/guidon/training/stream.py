@@ -75,9 +75,7 @@ class StreamData(TrainingData):
 
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         skip = start_step * batch_size
-        begin = (
-            self._cursor if self._cursor.position <= skip else Cursor()
-        )  # without a fitting state: from the very start
+        begin = self._cursor if self._cursor.position <= skip else Cursor()  # no state that fits: from the start
         pending = self._blocks(begin)
         blocks = ahead(
             repeat(partial(next, pending)), workers=1, depth=1

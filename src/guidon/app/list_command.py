@@ -1,0 +1,61 @@
+"""``guidon list``: everything that can be named."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from guidon.errors import UnknownName
+
+EXAMPLES = """Examples:
+
+  guidon list             everything
+  guidon list solvers     what --solver takes"""
+
+Row = tuple[str, str]
+
+
+def list_registered(kind: str | None = None) -> None:
+    """List what can be named: recipes, rules, weights, solvers, grids, processes, outputs, networks.
+
+    Args:
+        kind: one of them; left out: all.
+    """
+    import guidon.training.recipe  # noqa: F401  with everything that registers itself
+    from guidon import registry
+    from guidon.app.recipes import bundled_recipes, first_comment
+
+    tables = {name: [_row(*member) for member in registry.members(name)] for name in registry.kinds()}
+    tables["recipe"] = [(name, first_comment(path)) for name, path in bundled_recipes().items()]
+    chosen = sorted(tables) if kind is None else [_singular(kind, tables)]
+    for name in chosen:
+        print(name)
+        for text, about in tables[name]:
+            print(f"  {text}")
+            print(textwrap.fill(about, 78, initial_indent="      ", subsequent_indent="      "))
+
+
+def _singular(kind: str, known: dict[str, Any]) -> str:
+    """Return the kind that a word in the singular or plural names."""
+    for name in known:
+        if kind in (name, f"{name}s", f"{name}es"):
+            return name
+    raise UnknownName("kind of thing", kind, known)
+
+
+def _row(name: str, member: Any) -> Row:
+    about = (inspect.getdoc(member) or "").partition("\n")[0].partition(" Source:")[0]
+    arguments = ", ".join(_arguments(member))
+    return f"{name}({arguments})" if arguments else name, about.replace("``", "")
+
+
+def _arguments(member: Any) -> Iterator[str]:
+    """Yield the arguments of a text form, with their defaults."""
+    if not dataclasses.is_dataclass(member):
+        return
+    for field in dataclasses.fields(member):
+        if field.init:
+            yield field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}"

@@ -1,0 +1,199 @@
+"""`train`: from a recipe to a folder with a model, showing, storing and sampling along the way.
+
+A run's folder holds ``recipe.yaml``, ``checkpoint/`` (to resume), ``samples/``, ``logs/``, ``snapshots/`` (power averages, if
+asked for), and in the end ``model/`` (averaged weights, for `guidon.load`) and ``train.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from guidon._version import __version__
+from guidon.checkpoints.atomic import write_bytes, write_text
+from guidon.errors import BadRecipe, BadValue, MissingFile
+from guidon.model import Model
+from guidon.training.grid import png_bytes, sample_grid
+from guidon.training.recipe import Recipe, differences, seconds
+from guidon.training.snapshots import save_snapshot
+from guidon.training.state import read_notes
+from guidon.training.trainer import Step, Trainer
+
+RECENT = 100  # steps over which speed and loss are averaged for display
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    budget: str | None = None,
+    progress: bool = True,
+    on_step: Callable[[Step], None] | None = None,
+) -> Model:
+    """Train a model, or go on training it.
+
+    Args:
+        recipe: what to do.
+        out: folder of the run.
+        resume: go on with the run that is in ``out``, exactly as if it had never stopped (its learning rate can follow the
+            clock, with ``train.budget``; then not to the last bit).
+        budget: wall-clock time such as "20m", in place of the recipe's.
+        progress: show a progress bar on standard error.
+        on_step: called after every step.
+
+    Returns:
+        The model with averaged weights, as it is in ``out/model``.
+
+    Raises:
+        BadValue: there is a run in ``out`` already.
+        MissingFile: there is no run to resume.
+        BadRecipe: the recipe does not fit the data, or is not that of the run to resume.
+        SaveFailed: a save could not be finished; the last checkpoint is untouched.
+        NumericalError: the loss is not finite.
+    """
+    out = Path(out).expanduser()
+    if budget is not None:
+        seconds(budget)
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"budget": budget})})
+    notes = _notes_of(out, recipe, resume)
+    threads = torch.get_num_threads()
+    try:
+        trainer = Trainer(recipe, logs=out / "logs" if recipe.train.trackers else None, threads=notes.get("threads"))
+        if notes:
+            trainer.resume(out / "checkpoint")
+        return _run(trainer, out, progress, on_step)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _notes_of(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
+    """Return the notes of the checkpoint to resume, empty at a new start; refuse what would mix two runs."""
+    if not resume:
+        if out.exists() and any(out.iterdir()):
+            raise BadValue(f"{out} is not empty; resume the run that is there, choose another folder, or delete it")
+        return {}
+    if not out.is_dir():
+        raise MissingFile(f"there is no run to resume in {out}; check the folder, or start without resuming")
+    notes = read_notes(out / "checkpoint")
+    if notes is None:  # stopped before its first checkpoint
+        return {}
+    if changed := differences(notes["recipe"], recipe):
+        raise BadRecipe(
+            f"the run in {out} was started with other settings: {', '.join(changed)}; resume with the recipe in {out / 'recipe.yaml'},"
+            " or start in another folder"
+        )
+    return notes
+
+
+def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], None] | None) -> Model:
+    accelerator, recipe = trainer.accelerator, trainer.recipe
+    main, settings = accelerator.is_main_process, recipe.train
+    if main:
+        write_text(out / "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False))
+    accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}})
+    due = _Due(settings.checkpoint_every)
+    recent: deque[Step] = deque(maxlen=RECENT)
+    loss = float("nan")
+    with _bar(progress and main) as bar:
+        task = bar.add_task("training", total=1.0, loss="", rate="")
+        for step in trainer.steps():
+            recent.append(step)
+            loss = sum(s.loss for s in recent) / len(recent)
+            rate = (step.images - recent[0].images) / max(step.seconds - recent[0].seconds, 1e-9)
+            bar.update(task, completed=step.progress, loss=f"loss {loss:.4f}", rate=f"{rate:,.0f} images/s")
+            if step.step % settings.log_every == 0:
+                values = {"loss": loss, "lr": step.lr, "images/s": rate, "gradient": step.gradient}
+                accelerator.log({name: value for name, value in values.items() if value is not None}, step=step.step)
+            if main and step.step % settings.snapshot_every == 0:
+                _snapshot(trainer, out)
+            if main and settings.sample_every and step.step % settings.sample_every == 0:
+                _sample(trainer, out)
+            if due(step.step):
+                trainer.save(out / "checkpoint")
+            if on_step is not None:
+                on_step(step)
+    accelerator.end_training()
+    return _finish(trainer, out, loss)
+
+
+def _finish(trainer: Trainer, out: Path, loss: float) -> Model:
+    """Write the last checkpoint, the model and the account of the run."""
+    trainer.save(out / "checkpoint")
+    skipped = trainer.data.skipped
+    account = {
+        "steps": trainer.step,
+        "images": trainer.images,
+        "seconds": round(trainer.seconds, 2),
+        "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 2),
+        "loss": loss,
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "skipped": {"count": len(skipped), "report": skipped.report()},
+        "guidon": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {trainer.device.type}, {trainer.threads} threads, {trainer.world} processes",
+    }
+    model = trainer.average.model
+    model.config = model.config.model_copy(update={"training": account})
+    model.name = str(out / "model")
+    if trainer.accelerator.is_main_process:
+        _snapshot(trainer, out)
+        model.save_pretrained(out / "model")
+        write_text(out / "train.json", json.dumps(account, indent=2) + "\n")
+        if len(skipped):
+            Console(stderr=True).print(f"[yellow]{skipped.report()}[/yellow]")
+    trainer.accelerator.wait_for_everyone()
+    return model
+
+
+def _sample(trainer: Trainer, out: Path) -> None:
+    picture = sample_grid(trainer.average.model, trainer.recipe.train.sample_weights)
+    write_bytes(out / "samples" / f"step-{trainer.step:07d}.png", png_bytes(picture))
+
+
+def _snapshot(trainer: Trainer, out: Path) -> None:
+    for average in trainer.powers:
+        save_snapshot(out / "snapshots", average, trainer.images)
+
+
+class _Due:
+    """Says when the next checkpoint is due: every so many steps, or every so much time."""
+
+    def __init__(self, every: int | str) -> None:
+        self._every, self._last = every, time.monotonic()
+
+    def __call__(self, step: int) -> bool:
+        if isinstance(self._every, int):
+            return step % self._every == 0
+        now = time.monotonic()
+        if now - self._last < seconds(self._every):
+            return False
+        self._last = now
+        return True
+
+
+def _bar(shown: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        disable=not shown,
+    )

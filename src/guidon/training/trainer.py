@@ -1,0 +1,237 @@
+"""The heart of training: a generator that makes one optimizer step at a time and tells about it.
+
+Whoever drives it decides what else happens between steps: progress bars, samples, checkpoints (see `guidon.training.loop`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import ProjectConfiguration, broadcast_object_list
+
+from guidon import registry
+from guidon.errors import BadRecipe, NumericalError
+from guidon.model import Model
+from guidon.training.batches import Batch, random_for
+from guidon.training.data import open_data
+from guidon.training.ema import Average, Power
+from guidon.training.objective import DenoisingLoss
+from guidon.training.optimizer import build_optimizer, learning_rate
+from guidon.training.recipe import Recipe, differences, flat, seconds
+from guidon.training.state import OptimizerState, Stateful, load_state, read_notes, save_state
+from guidon.training.threads import fastest_threads
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happened in a step.
+
+    Args:
+        step: steps done, this one included.
+        images: images seen.
+        seconds: wall-clock time since the first step, without pauses between a stop and a resume.
+        progress: how far the run is, 0 to 1.
+        loss: of this step's batch, over all processes.
+        lr: the learning rate of this step.
+        gradient: norm of the gradient before it was clipped; None if nothing is clipped.
+    """
+
+    step: int
+    images: int
+    seconds: float
+    progress: float
+    loss: float
+    lr: float
+    gradient: float | None
+
+
+class Trainer:
+    """A training run in memory.
+
+    Args:
+        recipe: what to do.
+        logs: folder for the trackers; None for no trackers.
+        threads: CPU threads to use where the recipe does not say; None: measure what is fastest.
+
+    Attributes:
+        model: with the raw weights.
+        average: the average of the weights that the recipe asks for; ``average.model`` is the one to sample.
+        powers: the power averages to be stored.
+        step, seconds: how far the run is.
+
+    Raises:
+        BadRecipe: the recipe does not fit the data, the network or the number of processes.
+        DataError: the data cannot be read.
+    """
+
+    def __init__(self, recipe: Recipe, *, logs: Path | None = None, threads: int | None = None) -> None:
+        self.recipe = recipe
+        train = recipe.train
+        _check_trackers(train.trackers)
+        AcceleratorState._reset_state()  # an earlier run of this process may have used another precision
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if train.precision == "bf16" else "no",
+            gradient_accumulation_steps=train.accumulate,
+            log_with=list(train.trackers) if logs else None,
+            project_config=ProjectConfiguration(logging_dir=str(logs)) if logs else None,
+        )
+        self.device, self.world = self.accelerator.device, self.accelerator.num_processes
+        if train.batch_size % (self.world * train.accumulate):
+            raise BadRecipe(
+                f"train.batch_size {train.batch_size} does not divide into {train.accumulate} parts for each of {self.world} processes;"
+                " choose a multiple"
+            )
+        self.data = open_data(recipe.data, seed=train.seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train.seed)
+            self.model = Model(recipe.model_config_for(self.data.shape, self.data.classes))
+        self._layout = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
+        self.average = Average(self.model, registry.parse("average", train.average))
+        self.powers = [Average(self.model, Power(length)) for length in train.power_averages]
+        if train.compile:
+            self.model.denoiser.network.compile()
+        optimizer = build_optimizer(self.model, train)
+        self._optimizer_state = OptimizerState(optimizer)
+        self._optimizer = self.accelerator.prepare(optimizer)
+        self._loss = self.accelerator.prepare(DenoisingLoss(self.model, train.objective)).train()
+        self.step, self.seconds = 0, 0.0
+        self.threads = self._set_threads(train.threads or threads)
+
+    @property
+    def images(self) -> int:
+        """Images seen, over all processes."""
+        return self.step * self.recipe.train.batch_size
+
+    @property
+    def progress(self) -> float:
+        """How far the run is, 0 to 1: by its steps or its budget, whichever is further."""
+        train = self.recipe.train
+        by_steps = self.step / train.steps if train.steps else 0.0
+        by_time = self.seconds / seconds(train.budget) if train.budget else 0.0
+        return min(max(by_steps, by_time), 1.0)
+
+    def steps(self) -> Iterator[Step]:
+        """Make the steps that are left, one at a time.
+
+        Raises:
+            NumericalError: the loss or its gradient is not finite; the weights are those before that step.
+        """
+        train = self.recipe.train
+        begun = time.monotonic() - self.seconds
+        batches = self.data.batches(train.batch_size, self.step, self.accelerator.process_index, self.world)
+        with closing(batches):  # type: ignore[type-var]
+            while True:
+                self.seconds = self._agreed(time.monotonic() - begun)
+                if self.progress >= 1:
+                    return
+                lr = learning_rate(train, self.step, self.progress)
+                for group in self._optimizer.param_groups:
+                    group["lr"] = lr
+                loss, gradient = self._step(next(batches))
+                for average in (self.average, *self.powers):
+                    average.update(self.model, self.images, train.batch_size)
+                self.step += 1
+                self.seconds = self._agreed(time.monotonic() - begun)
+                yield Step(self.step, self.images, self.seconds, self.progress, loss, lr, gradient)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint from which `resume` continues exactly; raises `SaveFailed`."""
+        if self.accelerator.is_main_process:
+            notes = {"step": self.step, "seconds": self.seconds, "threads": self.threads, "recipe": flat(self.recipe)}
+            save_state(folder, self._objects(), notes)
+
+    def resume(self, folder: Path) -> None:
+        """Go back to where a checkpoint was written.
+
+        Raises:
+            MissingFile, DamagedCheckpoint: the checkpoint cannot be read.
+            BadRecipe: it was written under another recipe.
+        """
+        notes = read_notes(folder) or {}
+        if changed := differences(notes.get("recipe", {}), self.recipe):
+            raise BadRecipe(f"the checkpoint in {folder} was trained with other settings: {', '.join(changed)}")
+        load_state(folder, self._objects())
+        self.step, self.seconds = notes["step"], notes["seconds"]
+
+    def _objects(self) -> dict[str, Stateful]:
+        powers = {f"power-{average.profile.length}": average for average in self.powers}  # type: ignore[attr-defined]
+        return {
+            "model": self.model,
+            "average": self.average,
+            **powers,
+            "optimizer": self._optimizer_state,
+            "data": self.data,
+        }
+
+    def _step(self, batch: Batch) -> tuple[float, float | None]:
+        """Make one optimizer step and return the loss and the gradient's norm."""
+        train, rank = self.recipe.train, self.accelerator.process_index
+        self.accelerator.gradient_accumulation_steps = train.accumulate  # all accelerators of a process share it
+        torch.manual_seed(
+            int(random_for("network", train.seed, self.step, rank).integers(2**63))
+        )  # for dropout in the network
+        share = len(batch)
+        draw = train.objective.draw(
+            self.model.process,
+            torch.Size((train.batch_size, *self.data.shape)),
+            seed=train.seed,
+            step=self.step,
+            device=self.device,
+        ).take(slice(rank * share, (rank + 1) * share))
+        images = batch.images.to(self.device, memory_format=self._layout)
+        labels = batch.labels.to(self.device) if batch.labels is not None else None
+        losses, size = [], share // train.accumulate
+        for rows in (slice(start, start + size) for start in range(0, share, size)):
+            with self.accelerator.accumulate(self._loss):
+                loss = self._loss(images[rows], labels[rows] if labels is not None else None, draw.take(rows))
+                self.accelerator.backward(loss)
+                losses.append(loss.detach())
+        mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        gradient = None
+        if train.clip is not None:
+            gradient = float(self.accelerator.clip_grad_norm_(self.model.parameters(), train.clip))
+        if not math.isfinite(mean) or not math.isfinite(gradient or 0.0):
+            raise NumericalError(
+                f"at step {self.step + 1} the loss is {mean:g} and its gradient {gradient}; the last checkpoint is good."
+                " Start again with a lower train.lr, a longer train.warmup, or train.precision fp32"
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return mean, gradient
+
+    def _agreed(self, elapsed: float) -> float:
+        """Return the first process's time, so that all end at the same step."""
+        return elapsed if self.world == 1 else broadcast_object_list([elapsed])[0]
+
+    def _set_threads(self, wanted: int | None) -> int:
+        available = torch.get_num_threads()
+        if wanted is None and available > 1 and self.world == 1 and self.device.type == "cpu":
+            size = self.recipe.train.batch_size // self.recipe.train.accumulate
+            images = torch.zeros(size, *self.data.shape).to(memory_format=self._layout)
+            labels = torch.zeros(size, dtype=torch.long) if self.model.classes is not None else None
+            draw = self.recipe.train.objective.draw(
+                self.model.process, images.shape, seed=0, step=0, device=self.device
+            )
+            wanted = fastest_threads(lambda: self._loss(images, labels, draw).backward(), available)
+            self._optimizer.zero_grad()
+        torch.set_num_threads(wanted or available)
+        return torch.get_num_threads()
+
+
+def _check_trackers(names: tuple[str, ...]) -> None:
+    available = [str(tracker) for tracker in get_available_trackers()]
+    if unknown := sorted(set(names) - set(available)):
+        raise BadRecipe(
+            f"train.trackers: {', '.join(unknown)} is not among the trackers installed here: {', '.join(available) or 'none'};"
+            " install it with pip, or leave it out"
+        )

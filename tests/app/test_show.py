@@ -1,0 +1,128 @@
+"""`guidon info`, `guidon list`, recipes by name, and the pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from guidon import registry
+from guidon.app.pictures import contact_sheet, file_stems, free_paths
+from guidon.app.png import constant_weight, model_name, parameters_text, read_record, write_png
+from guidon.app.recipes import bundled_recipes, find_recipe
+from guidon.errors import MissingFile, UnknownName
+
+RECORD = {
+    "guidon": "0.1.0",
+    "model": "runs/digits/model",
+    "rule": "cfg(3)",
+    "solver": "ddim(eta=0.5)",
+    "grid": "trailing",
+    "steps": 20,
+    "labels": ["cat: big, fat", None],
+    "seeds": [1, 2],
+    "size": [32, 16],
+    "image": {"index": 0, "seed": 1, "label": "cat: big, fat"},
+}
+
+
+def test_info_shows_the_record_of_an_image_and_gives_it_as_json(guidon):
+    guidon("sample MODEL --label cat --n 9 --seed 7 --steps 2 -o out")
+    shown = guidon("info out/0008-cat.png").out
+    assert "cat (9 times)" in shown and "7 to 15" in shown and "dpmpp-2m" in shown
+    assert json.loads(guidon("info out/0008-cat.png --json").out) == read_record("out/0008-cat.png")
+
+
+def test_info_shows_models_and_runs(guidon):
+    shown = guidon("info MODEL").out
+    assert "cat, dog, sea lion" in shown and "3, 12, 12" in shown
+    facts = json.loads(guidon("info MODEL --json").out)
+    assert facts["parameters"] > 1000 and facts["sample"]["steps"] == 20
+    Path("run").mkdir()
+    Path("run/recipe.yaml").write_text("data: {}\n")
+    assert "unfinished" in guidon("info run").out
+    assert guidon("info nowhere").code == 2
+    Path("empty").mkdir()
+    assert "neither a model" in guidon("info empty").err
+
+
+def test_list_walks_the_registry(guidon):
+    everything = guidon("list").out
+    for kind in registry.kinds():
+        assert kind in everything
+        for name, member in registry.members(kind):
+            assert name in everything
+            assert member.__doc__, f"{kind} {name} says nothing about itself"
+    assert guidon("list solvers").out == guidon("list solver").out != everything
+    assert "processes" in guidon("list --help").out and guidon("list processes").code == 0
+    answer = guidon("list sovlers")
+    assert answer.code == 2 and "solver" in answer.err
+
+
+def test_recipes_are_found_by_path_and_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("# Mine.\ndata: {}\n")
+    assert find_recipe("mine.yaml") == Path("mine.yaml")
+    for name, path in bundled_recipes().items():
+        assert find_recipe(name) == path and path.is_file()
+    assert {"digits"} <= bundled_recipes().keys()
+    with pytest.raises(MissingFile, match=r"other\.yaml"):
+        find_recipe("other.yaml")
+    with pytest.raises(UnknownName, match="did you mean 'digits'"):
+        find_recipe("digit")
+
+
+def test_parameters_text_is_the_form_that_other_tools_read():
+    prompt, settings = parameters_text(RECORD | {"negative": "blurry"}).split("\nNegative prompt: blurry\n")
+    assert prompt == "cat: big, fat"
+    assert settings == (
+        "Steps: 20, Sampler: DDIM, Schedule type: trailing, CFG scale: 3, Seed: 1, Size: 32x16, Model: digits, Version: guidon 0.1.0"
+    )
+    quoted = parameters_text(RECORD | {"model": "a, b: c", "rule": "cfg(linear(1, 4))"})
+    assert 'Model: "a, b: c", Rule: "cfg(linear(1, 4))"' in quoted and "CFG scale" not in quoted
+
+
+@pytest.mark.parametrize(
+    ("rule", "weight"), [("cfg(3.5)", 3.5), ("cfg(-1)", -1.0), ("cfg((1, 2))", None), ("cfg(3) | x", None)]
+)
+def test_only_a_plain_weight_is_a_cfg_scale(rule, weight):
+    assert constant_weight(rule) == weight
+
+
+def test_model_name_is_what_people_call_it():
+    assert [model_name(source) for source in ("runs/digits/model", "owner/name", "model")] == [
+        "digits",
+        "name",
+        "model",
+    ]
+
+
+def test_records_of_any_size_and_script_come_back(tmp_path):
+    record = RECORD | {"labels": ["猫"] * 5000, "seeds": list(range(5000))}
+    write_png(tmp_path / "a.png", Image.new("L", (2, 2)), record)
+    assert read_record(tmp_path / "a.png") == record
+
+
+def test_file_names_are_tidy_and_unique(tmp_path):
+    assert file_stems([7, 12345, 7, 7], ["sea lion", "a/b", None, None]) == [
+        "0007-sea_lion",
+        "12345-a_b",
+        "0007",
+        "0007.2",
+    ]
+    assert len(set(file_stems([1, 1, 1], ["../x", "..", "x"]))) == 3
+    (tmp_path / "b.png").touch()
+    assert [path.name for path in free_paths(tmp_path, ["a", "b"])] == ["a-2.png", "b-2.png"]
+
+
+def test_a_sheet_shows_every_image_unsmoothed_in_the_row_of_its_class():
+    images = [Image.new("L", (8, 8), 10 * i) for i in range(6)]
+    sheet = np.asarray(contact_sheet(images, ["a", "a", "a", "b", "b", "b"], "title").convert("L"))
+    tops = {i: np.argwhere(sheet == 10 * i).min(0) for i in range(1, 6)}
+    assert all((sheet == 10 * i).sum() >= 64 * 64 for i in range(6))
+    assert tops[1][0] == tops[2][0] < tops[3][0] == tops[4][0] and tops[1][1] == tops[4][1]
+    many = contact_sheet([Image.new("RGB", (64, 64))] * 30, [None] * 30, "")
+    assert many.height > 3 * 64

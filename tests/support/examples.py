@@ -1,0 +1,106 @@
+"""Members of the registry with values: one plain example of each, and a hypothesis strategy for many."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from hypothesis import strategies as st
+
+from guidon.errors import BadValue
+from guidon.registry import kinds, members
+
+WORDS = {
+    ("vp-table", "schedule"): ["linear", "scaled-linear", "cosine"],
+    ("ddpm", "variance"): ["small", "large", "learned"],
+    ("respaced", "spec"): ["", "ddim25", "10,15,20", "fast27"],
+}
+NUMBERS = st.floats(0.01, 50).map(lambda v: round(v, 3)) | st.integers(1, 40).map(float)
+
+
+def dataclasses_of(kind: str) -> list[tuple[str, type]]:
+    """Return the members of a kind that have a text form."""
+    return [(name, member) for name, member in members(kind) if dataclasses.is_dataclass(member)]
+
+
+def everything() -> list[tuple[str, str, type]]:
+    """Return (kind, name, member) for all that has a text form."""
+    return [(kind, name, member) for kind in kinds() for name, member in dataclasses_of(kind)]
+
+
+def values(name: str, member: type) -> st.SearchStrategy[Any]:
+    """Return a strategy for objects of a registered dataclass, with any of its fields left at their defaults."""
+    hints, plan = typing.get_type_hints(member), {}
+    for field in dataclasses.fields(member):
+        if field.init:
+            strategy = of_type(name, field.name, hints[field.name])
+            has_default = field.default is not dataclasses.MISSING
+            plan[field.name] = st.just(field.default) | strategy if has_default else strategy
+    return st.fixed_dictionaries(plan).map(lambda kw: make(member, kw)).filter(lambda value: value is not None)
+
+
+def make(member: type, kw: dict[str, Any]) -> Any:
+    try:
+        return member(**kw)
+    except BadValue:
+        return None
+
+
+def of_type(name: str, field: str, hint: Any) -> st.SearchStrategy[Any]:
+    """Return a strategy for the values of a field."""
+    if (name, field) in WORDS:
+        return st.sampled_from(WORDS[name, field])
+    if hint is float:
+        return NUMBERS
+    simple = {int: st.integers(1, 40), bool: st.booleans(), type(None): st.none(), str: st.text("ab -_|('", max_size=5)}
+    if hint in simple:
+        return simple[hint]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return st.one_of([of_type(name, field, part) for part in typing.get_args(hint)])
+    if typing.get_origin(hint) is tuple:
+        return st.lists(of_type(name, field, typing.get_args(hint)[0]), min_size=2, max_size=4).map(tuple)
+    found = [(n, m) for _, n, m in everything() if isinstance(hint, type) and issubclass(m, hint)]
+    assert found, f"tests/support/examples.py has no values for {name}.{field}: {hint}"
+    return st.one_of([values(n, m) for n, m in found])
+
+
+REQUIRED = {
+    "cfg": {"weight": 3.0},
+    "linear": {"first": 1.0, "last": 4.0},
+    "cosine": {"first": 1.0, "last": 4.0},
+    "interval": {"low": 0.3, "high": 3.0},
+}
+
+
+def plain(name: str, member: type) -> Any:
+    """Return one object of a registered dataclass, with its defaults."""
+    missing = any(f.init and f.default is dataclasses.MISSING for f in dataclasses.fields(member))
+    return member(**REQUIRED[name]) if missing else member()
+
+
+def solvers() -> list[Any]:
+    """Return every registered solver, with its defaults and with each other word or share of noise it knows."""
+    found = []
+    for name, member in dataclasses_of("solver"):
+        found.append(plain(name, member))
+        for (owner, field), words in WORDS.items():
+            if owner == name:
+                found += [dataclasses.replace(found[-1], **{field: word}) for word in words[1:]]
+        if "eta" in {f.name for f in dataclasses.fields(member)}:
+            found += [member(eta=0.6), member(eta=1.0)]
+    return found
+
+
+def processes() -> list[Any]:
+    """Return every registered process, and the tables under every schedule."""
+    found = [plain(name, member) for name, member in dataclasses_of("process")]
+    tables = dict(dataclasses_of("process"))["vp-table"]
+    found += [
+        tables(s, zero_snr=z)
+        for s in WORDS["vp-table", "schedule"]
+        for z in (False, True)
+        if (s, z) != ("linear", False)
+    ]
+    return [*found, tables(steps=40, beta_start=0.002, beta_end=0.35, rescale_clock=True)]

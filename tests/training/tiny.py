@@ -1,0 +1,23 @@
+"""A recipe that trains in milliseconds a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guidon.training.recipe import Recipe, read_recipe
+
+ARCHITECTURE = {"model_channels": 8, "channel_mult": [1, 2], "num_res_blocks": 1, "attention": [], "dropout": 0.1}
+
+
+def tiny_recipe(architecture: dict[str, Any] | None = None, **train: Any) -> Recipe:
+    settings = {
+        "steps": 10,
+        "batch_size": 16,
+        "warmup": 2,
+        "threads": 1,
+        "trackers": [],
+        "sample_every": None,
+        "average": "half-life(200)",
+    }
+    model = {"architecture": ARCHITECTURE | (architecture or {})}
+    return read_recipe({"data": {"source": "digits", "limit": 200}, "model": model, "train": settings | train})
