@@ -11,11 +11,9 @@ Every stage leaves its result in the work folder, and a finished stage is not re
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -32,12 +30,12 @@ import torch
 from cyclopts import App, Parameter
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from stages import machine, result, run_stages
+from side_by_side import account, write_sheet
+from stages import result, run_stages
 from torch import Tensor
 
 import guidon
-from guidon.app.pictures import contact_sheet
-from guidon.checkpoints.atomic import write_bytes, write_text
+from guidon.checkpoints.atomic import write_text
 from guidon.measure.features import FeatureClassifier, train_classifier
 from guidon.measure.judge import Judge
 from guidon.training.recipe import seconds
@@ -120,7 +118,7 @@ def compare(plan: Plan) -> dict[str, Any]:
     for side, path in (("ours", plan.sheet), ("peer", plan.results.with_name(plan.results.stem + "-peer.png"))):
         kept = load_file(plan.work / f"samples-{side}.safetensors")
         scores[side] = seen.score(kept["images"], kept["labels"])
-        _write_sheet(path, kept["images"], names, f"{side}, {result(plan.work, f'{side}-sample')['chosen']}")
+        write_sheet(path, kept["images"], names, f"{_name(side)} after {plan.budget}: {_how(plan, side)}")
     return scores
 
 
@@ -244,44 +242,19 @@ def _kept(plan: Plan, side: str, drawn: Drawn, chosen: dict[str, Any]) -> dict[s
     return {"chosen": chosen, **record}
 
 
+def _name(side: str) -> str:
+    return {"ours": "guidon", "peer": "denoising-diffusion-pytorch"}[side]
+
+
+def _how(plan: Plan, side: str) -> str:
+    drawn = result(plan.work, f"{side}-sample")
+    chosen = ", ".join(f"{name} {value:g}" for name, value in drawn["chosen"].items())
+    return f"{chosen}, {drawn['steps']} steps"
+
+
 def _best(cells: list[dict[str, Any]]) -> dict[str, Any]:
     chosen: dict[str, Any] = min(cells, key=lambda cell: cell["frechet"])["chosen"]
     return chosen
-
-
-def _write_sheet(path: Path, images: Tensor, names: list[str], title: str) -> None:
-    """Write a sheet of ten images a class; the labels run through the classes in turn."""
-    first = images[: 10 * CLASSES].permute(0, 2, 3, 1).numpy()
-    rows = [names[i % CLASSES] for i in range(len(first))]
-    file = io.BytesIO()
-    contact_sheet([Image.fromarray(pixels) for pixels in first], rows, title).save(file, "PNG")
-    write_bytes(path, file.getvalue())
-
-
-def _report(plan: Plan) -> dict[str, Any]:
-    found = {stage: result(plan.work, stage) for stage in STAGES}
-    ours, theirs = found["compare"]["ours"], found["compare"]["peer"]
-    trained = {"ours": found["ours-train"], "peer": found["peer-train"]}
-    return {
-        "what": "guidon against denoising-diffusion-pytorch on CIFAR-10, same images, time, machine and judge",
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-        "command": " ".join(["python", *sys.argv]),
-        "plan": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(plan).items()},
-        "machine": machine() | {"threads_at_most": plan.threads},
-        "versions": {name: importlib.metadata.version(name) for name in ("guidon", "torch", "numpy")}
-        | {"denoising-diffusion-pytorch": peer.VERSION, "python": platform.python_version()},
-        "judge": found["judge"],
-        "ours": {"training": trained["ours"], "sampling": found["ours-sample"], "scores": ours},
-        "peer": {"training": trained["peer"], "sampling": found["peer-sample"], "scores": theirs},
-        "ratios": {
-            "images_per_second_training": trained["ours"]["images_per_second"] / trained["peer"]["images_per_second"],
-            "accuracy": ours["accuracy"] / theirs["accuracy"],
-            "frechet_peer_over_ours": theirs["frechet"] / ours["frechet"],
-            "precision": ours["precision"] / theirs["precision"],
-            "recall": ours["recall"] / theirs["recall"] if theirs["recall"] else None,
-        },
-        "choices": {"ours": found["ours-choose"]["cells"], "peer": found["peer-choose"]["cells"]},
-    }
 
 
 app = App(help=__doc__, help_format="plaintext", version_flags=())
@@ -298,7 +271,7 @@ def main(plan: Plan | None = None, *, only: tuple[str, ...] = ()) -> None:
     plan = plan or Plan()
     torch.set_num_threads(plan.threads)
     if run_stages(STAGES, plan, plan.work, only):
-        report = _report(plan)
+        report = account({stage: result(plan.work, stage) for stage in STAGES}, asdict(plan), peer.VERSION)
         write_text(plan.results, json.dumps(report, indent=2) + "\n")
         for key in ("ours", "peer"):
             print(key, report[key]["scores"])

@@ -35,10 +35,11 @@ def run_stages(
             print(f"{name}: {'left alone' if only else 'finished earlier'}", flush=True)
             continue
         print(f"{name}: begins at {time.strftime('%H:%M:%S')}", flush=True)
-        began = time.perf_counter()
+        began, load = time.perf_counter(), os.getloadavg()[0]
         made = stage(plan)
         spent = time.perf_counter() - began
-        write_text(kept, json.dumps({"result": made, "seconds": spent, "plan": asdict(plan)}, indent=2, default=str))
+        record = {"result": made, "seconds": spent, "load_before": load, "plan": asdict(plan)}
+        write_text(kept, json.dumps(record, indent=2, default=str))
         print(f"{name}: {spent:.0f} s", flush=True)
     return all((work / f"{name}.json").exists() for name in stages)
 

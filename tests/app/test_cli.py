@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,12 @@ def test_help_comes_fast_and_without_torch():
     code = (
         "import sys; from guidon.app.cli import run; run(['--help']); assert not {'torch', 'numpy'} & set(sys.modules)"
     )
-    started = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
     assert all(command in done.stdout for command in COMMANDS)
-    assert seconds < 3  # 0.3 s alone; torch would take 3 s more, on a busy machine
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1  # CPU seconds: 0.3; torch takes 3
 
 
 def test_python_m_guidon_is_the_command():
@@ -50,7 +50,7 @@ def test_examples_fit_a_narrow_terminal_unwrapped(guidon):
     for command in ("", *COMMANDS):
         help_text = guidon(f"{command} --help").out
         assert help_text.count("\n  guidon ") == _examples(command).count("\n  guidon ") > 0
-        assert max(map(len, _examples(command).splitlines())) < 80
+        assert max(map(len, _examples(command).splitlines())) <= 80
 
 
 def _examples(command):

@@ -37,7 +37,9 @@ def test_quantise_knows_the_ends_of_the_range() -> None:
 
 def test_neighbours_and_batch_size_do_not_change_what_it_sees(classifier: FeatureClassifier, digits: Digits) -> None:
     images = digits[2][:50]
-    one_by_one = classifier.features(images, batch=1)
+    one_by_one = classifier.train().features(
+        images, batch=1
+    )  # it judges in evaluation mode, whatever mode it was left in
     torch.testing.assert_close(classifier.features(images, batch=50), one_by_one, rtol=1e-4, atol=1e-4)
 
 

@@ -70,3 +70,9 @@ def test_what_cannot_be_counted_is_refused() -> None:
         precision_recall(cloud(10), cloud(10), k=0)
     with pytest.raises(ShapeMismatch, match="one judge"):
         precision_recall(cloud(10, 8), cloud(10, 7))
+
+
+def test_a_point_lies_in_its_own_ball_even_when_the_ball_is_a_point() -> None:
+    x = cloud(300, dim=100).double() * 30
+    assert manifold._share_inside(x, x, torch.zeros(300, dtype=torch.float64)) == 1.0
+    assert manifold._share_inside(x + 1e-2, x, torch.zeros(300, dtype=torch.float64)) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def test_an_epoch_has_every_item_once_and_the_next_in_another_order(kind: str, r
     epochs = [order[e * N : (e + 1) * N] for e in range(6)]
     assert all(sorted(epoch) == list(range(N)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 6
+    assert len({frozenset(epoch[:12]) for epoch in epochs}) > 2, "every epoch began with the same shard"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,6 +100,16 @@ def test_two_readers_of_the_same_data_do_not_disturb_each_other(kind: str, root:
     pairs = list(islice(zip(data.batches(8), data.batches(8), strict=True), 30))
     assert same(whole, [first for first, _ in pairs])
     assert same(whole, [second for _, second in pairs])
+
+
+@pytest.mark.parametrize("kind", ["parquet-stream", "tar-stream"])
+def test_a_shard_can_be_read_by_several_threads_at_once(kind: str, root: Path) -> None:
+    data = opened(kind, root)
+    assert isinstance(data, StreamData)
+    names = [item.name for _, item in data.shards.read(0)]
+    with ThreadPoolExecutor(8) as pool:
+        passes = list(pool.map(lambda _: [item.name for _, item in data.shards.read(0)], range(80)))
+    assert passes == [names] * 80
 
 
 def test_a_state_spares_a_stream_what_lies_before_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import guidon.training.state
 from guidon.errors import BadRecipe, BadValue, NumericalError, SaveFailed
 from guidon.model import Model
 from guidon.training.loop import train
-from guidon.training.optimizer import learning_rate
+from guidon.training.optimizer import build_optimizers, share_of_peak
 from guidon.training.recipe import read_recipe
 from guidon.training.snapshots import read_snapshots, reconstruct_model
 from guidon.training.threads import fastest_threads
@@ -127,7 +127,8 @@ def test_the_gradient_is_clipped():
     one, other = next(free.steps()), next(bound.steps())
     assert one.gradient == pytest.approx(other.gradient)
     moments = [
-        sum(s["exp_avg"].square().sum() for s in t._optimizer.optimizer.state.values()).sqrt() for t in (free, bound)
+        sum(s["exp_avg"].square().sum() for s in t._optimizers[0].optimizer.state.values()).sqrt()
+        for t in (free, bound)
     ]
     assert float(moments[1]) == pytest.approx(1e-3 * (1 - 0.9), rel=1e-3)
     assert float(moments[0]) == pytest.approx(one.gradient * (1 - 0.9), rel=1e-3)
@@ -154,9 +155,23 @@ def test_a_budget_ends_the_run_with_a_finished_model(tmp_path):
     ("schedule", "expected"), [("constant", [1, 1, 1]), ("linear", [1, 0.5, 0]), ("cosine", [1, 0.5, 0])]
 )
 def test_learning_rate_schedules(schedule, expected):
-    settings = tiny_recipe(schedule=schedule, lr=2.0, warmup=4).train
-    assert [learning_rate(settings, 100, p) for p in (0.0, 0.5, 1.0)] == pytest.approx([2 * e for e in expected])
-    assert [learning_rate(settings, step, 0.0) for step in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    settings = tiny_recipe(schedule=schedule, warmup=4).train
+    assert [share_of_peak(settings, 100, p) for p in (0.0, 0.5, 1.0)] == pytest.approx(expected)
+    assert [share_of_peak(settings, step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_both_optimizers_together_hold_every_parameter_once():
+    model = Trainer(tiny_recipe(steps=1)).model
+    optimizers = build_optimizers(model, tiny_recipe(steps=1, optimizer="muon").train)
+    held = [p for optimizer in optimizers.values() for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
+    by_muon = {id(p) for p in optimizers["muon"].param_groups[0]["params"]}
+    network = model.denoiser.network
+    assert all(
+        id(p) not in by_muon
+        for p in (network.input_blocks[0][0].weight, network.out[2].weight, model.encoder.embedding.weight)
+    )
+    assert id(network.middle_block[0].in_layers[2].weight) in by_muon
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path):

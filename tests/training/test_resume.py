@@ -24,6 +24,7 @@ STEPS = 24
 def recipe_for_kills() -> Recipe:
     """Everything that has state: dropout in the network, flips, power averages, two groups of the optimizer, several layouts."""
     recipe = tiny_recipe(
+        optimizer="muon",
         steps=STEPS,
         checkpoint_every=3,
         weight_decay=0.1,
@@ -49,7 +50,7 @@ def assert_same_bits(one: Path, other: Path) -> None:
 
 def test_killed_at_random_moments_and_resumed_ends_in_the_same_bits(tmp_path):
     context = multiprocessing.get_context("forkserver")  # imports once; every run is a process of its own
-    context.set_forkserver_preload(["guidon.training.loop"])
+    context.set_forkserver_preload(["guidon.training.loop", "torch._dynamo"])  # optimizers import the second late
     recipe, whole, killed = recipe_for_kills(), tmp_path / "whole", tmp_path / "killed"
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:

@@ -20,11 +20,10 @@ from guidon.errors import GuidonError
 EXAMPLES = """Examples:
 
   guidon train digits                                    learn to draw digits
-  guidon sample runs/digits --label 3 5 --n 8 --weight 3     eight 3s, eight 5s
-  guidon info samples/0000-3.png                         how this image was made
+  guidon sample runs/digits --label 3 5 --n 8            eight 3s and eight 5s
+  guidon info samples/0000-3.png                         how this was made
   guidon sample --like samples/0000-3.png -o again       the same, bit for bit
   guidon COMMAND --help                                  more about a command"""
-
 
 app = App(
     name="guidon",

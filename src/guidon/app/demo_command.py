@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 EXAMPLES = """Examples:
 
-  guidon demo                 train, sample, measure; then open demo/report.html
+  guidon demo                 train, sample, measure; see demo/report.html
   guidon demo -o /tmp/demo    somewhere else"""
 
 

@@ -37,7 +37,7 @@ def report_page(facts: Mapping[str, Any], picture: bytes) -> str:
                 "Training": f"{training['images']:,} images in {training['seconds']:.0f} s "
                 f"({training['images_per_second']:,.0f} images/s), loss {training['loss']:.4f}",
                 "Sampling": f"{model['solver']}, {model['steps']} steps on {model['grid']}, seeds from {facts['seed']} on",
-                "Machine": training["machine"] if "machine" in training else facts["machine"],
+                "Machine": facts["machine"],
                 "Versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
                 "This run": f"{facts['seconds']:.0f} s in all",
             }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
 
   guidon sample runs/digits                            one image of each class
-  guidon sample runs/digits --label 3 5 --n 8 --weight 3       eight 3s, eight 5s
+  guidon sample runs/digits --label 3 5 --n 8 --weight 4      8 of each
   guidon sample runs/digits --label 3 --rule "cfg(4, when=interval(0.3, 3))"
   guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
   guidon sample --like out/0007-0.png -o again         that image, bit for bit

@@ -6,6 +6,7 @@ three parts are the three doors of a network: one vector, a sequence of tokens, 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ class Context:
         """The number of images, or None for an empty context."""
         return next((len(part) for part in self._parts().values()), None)
 
-    @property
+    @functools.cached_property
     def signature(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
         """What contexts must share to be stacked: the doors and the size of a row at each, but for token counts."""
         doors = ((name, part) for name, part in self._parts().items() if name != "mask")

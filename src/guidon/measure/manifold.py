@@ -49,7 +49,7 @@ def radii(features: Tensor, k: int) -> Tensor:
         raise BadValue(f"k is the number of a neighbour, at least 1, not {k}")
     if len(features) <= k:
         raise DataError(f"{len(features)} feature vectors have no {k}. neighbour each; measure at least {k + 1} images")
-    nearest = [block.topk(k + 1, largest=False).values[:, k-1] for block in _squared_distances(features, features)]
+    nearest = [block.topk(k + 1, largest=False).values[:, k] for block in _squared_distances(features, features)]
     return torch.cat(nearest)
 
 

@@ -116,6 +116,7 @@ class UNet(nn.Module):
     """
 
     Config = UNetConfig
+    ends = ("time_embed.0.", "input_blocks.0.", "out.")  # what touches time and pixels: no hidden matrices
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()

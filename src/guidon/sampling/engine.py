@@ -51,6 +51,7 @@ class Engine:
             raise BadValue(f"max_batch is at least 1, got {max_batch}")
         self.networks, self.batching, self.max_batch = networks, batching, max_batch
         self.live: list[Trajectory] = []
+        self._joined: dict[tuple[Context, ...], Context] = {}
         self.forwards = self.rows = 0
 
     def join(self, trajectory: Trajectory) -> None:
@@ -62,6 +63,7 @@ class Engine:
         """Take a trajectory out, finished or not; the others go on undisturbed. It may join again later."""
         if trajectory in self.live:
             self.live.remove(trajectory)
+            self._joined.clear()
 
     @torch.no_grad()
     def round(self) -> None:
@@ -106,16 +108,28 @@ class Engine:
             raise NotSupported(f"the rule asks a network {name!r}, but there are: {', '.join(self.networks)}")
         network = self.networks[name]
         x = queries[0].x if len(queries) == 1 else torch.cat([query.x for query in queries])
-        context = Context.stack([query.context for query in queries])
+        context = self._context([query.context for query in queries])
         level = _joined([query.level for query in queries], [query.x.shape[0] for query in queries])
+        self.rows += x.shape[0]
         size = self.max_batch or x.shape[0]
+        if size >= x.shape[0]:
+            self.forwards += 1
+            return network(x, level, context)
         parts = []
         for start in range(0, x.shape[0], size):
             rows = slice(start, start + size)
             parts.append(network(x[rows], level.take(rows), context.take(rows)))
             self.forwards += 1
-        self.rows += x.shape[0]
-        return parts[0] if len(parts) == 1 else _concatenated(parts, x, level)
+        return _concatenated(parts, x, level)
+
+    def _context(self, contexts: list[Context]) -> Context:
+        """Join contexts; a group asks with the same ones at every step, so joins are kept until a trajectory leaves."""
+        if len(contexts) == 1:
+            return contexts[0]
+        key = tuple(contexts)  # the very same objects: contexts compare by identity
+        if key not in self._joined:
+            self._joined[key] = Context.stack(contexts)
+        return self._joined[key]
 
 
 def _group(query: Query) -> Hashable:

@@ -154,4 +154,6 @@ def ahead(jobs: Iterator[Callable[[], T]], workers: int, depth: int) -> Iterator
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=False)

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
-from torch import nn
 
+from guidon.model import Model
+from guidon.training.muon import Muon
 from guidon.training.recipe import TrainSection
 
 
-def build_optimizer(model: nn.Module, train: TrainSection) -> torch.optim.Optimizer:
-    """Return the optimizer of a recipe; only matrices and kernels decay, not biases and norms."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def build_optimizers(model: Model, train: TrainSection) -> dict[str, torch.optim.Optimizer]:
+    """Return the optimizers of a recipe by name; together they hold every parameter once.
+
+    AdamW takes all, or with ``optimizer: muon`` what Muon is not for: embeddings, biases, norms, and the layers that touch
+    pixels and time. Only matrices and kernels decay. Every group has its ``peak`` learning rate.
+    """
+    network = model.denoiser.network
+    ends, hidden = cast(tuple[str, ...], network.ends), []
+    if train.optimizer == "muon":
+        hidden = [p for name, p in network.named_parameters() if p.ndim > 1 and not name.startswith(ends)]
+    taken = {id(p) for p in hidden}
+    rest = [p for p in model.parameters() if id(p) not in taken]
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "peak": train.lr, "weight_decay": train.weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "peak": train.lr, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, fused=True)
+    optimizers: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(groups, betas=train.betas, fused=True)}
+    if hidden:
+        matrices = [{"params": hidden, "peak": train.muon_lr, "weight_decay": train.weight_decay}]
+        optimizers["muon"] = Muon(matrices)
+    return optimizers
 
 
-def learning_rate(train: TrainSection, step: int, progress: float) -> float:
-    """Return the learning rate of a step.
+def share_of_peak(train: TrainSection, step: int, progress: float) -> float:
+    """Return the learning rate of a step as part of its peak, 0 to 1.
 
     Args:
-        train: has the peak, the warm-up and the shape.
+        train: has the warm-up and the shape.
         step: from 0.
         progress: how far the run is when the step begins, 0 to 1, by steps or by wall clock.
     """
     rise = min((step + 1) / train.warmup, 1.0) if train.warmup else 1.0
     left = 1 - min(progress, 1.0)
-    fall = {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[train.schedule]
-    return train.lr * rise * fall
+    return rise * {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[train.schedule]

@@ -73,14 +73,20 @@ class TrainSection(Section):
     accumulate: int = Field(
         1, ge=1, description="parts that a process cuts its batch into, to save memory; the result is the same"
     )
-    optimizer: Literal["adamw"] = Field("adamw", description="how gradients become steps")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: orthogonal updates for hidden matrices and kernels, AdamW for the rest; learns more a step",
+    )
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(0.02, gt=0, description="peak learning rate of Muon, in units of an orthogonal matrix")
     warmup: int = Field(100, ge=0, description="steps over which the learning rate rises from zero")
     schedule: Literal["constant", "cosine", "linear"] = Field(
         "cosine",
         description="how the learning rate falls to zero at the end of the steps or of the budget, whichever is nearer",
     )
-    betas: tuple[float, float] = Field((0.9, 0.99), description="decay of the first and second moments of the gradient")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.99), description="AdamW: decay of the first and second moments of the gradient"
+    )
     weight_decay: float = Field(
         0.0, ge=0, description="decoupled decay of matrices and kernels per step, times the learning rate"
     )

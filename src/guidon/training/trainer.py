@@ -25,7 +25,7 @@ from guidon.training.batches import Batch, random_for
 from guidon.training.data import open_data
 from guidon.training.ema import Average, Power
 from guidon.training.objective import DenoisingLoss
-from guidon.training.optimizer import build_optimizer, learning_rate
+from guidon.training.optimizer import build_optimizers, share_of_peak
 from guidon.training.recipe import Recipe, differences, flat, seconds
 from guidon.training.state import OptimizerState, Stateful, load_state, read_notes, save_state
 from guidon.training.threads import fastest_threads
@@ -41,7 +41,7 @@ class Step:
         seconds: wall-clock time since the first step, without pauses between a stop and a resume.
         progress: how far the run is, 0 to 1.
         loss: of this step's batch, over all processes.
-        lr: the learning rate of this step.
+        lr: AdamW's learning rate in this step.
         gradient: norm of the gradient before it was clipped; None if nothing is clipped.
     """
 
@@ -100,9 +100,9 @@ class Trainer:
         self.powers = [Average(self.model, Power(length)) for length in train.power_averages]
         if train.compile:
             self.model.denoiser.network.compile()
-        optimizer = build_optimizer(self.model, train)
-        self._optimizer_state = OptimizerState(optimizer)
-        self._optimizer = self.accelerator.prepare(optimizer)
+        optimizers = build_optimizers(self.model, train)
+        self._optimizer_states = {name: OptimizerState(optimizer) for name, optimizer in optimizers.items()}
+        self._optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers.values()]
         self._loss = self.accelerator.prepare(DenoisingLoss(self.model, train.objective)).train()
         self.step, self.seconds = 0, 0.0
         self.threads = self._set_threads(train.threads or threads)
@@ -134,15 +134,16 @@ class Trainer:
                 self.seconds = self._agreed(time.monotonic() - begun)
                 if self.progress >= 1:
                     return
-                lr = learning_rate(train, self.step, self.progress)
-                for group in self._optimizer.param_groups:
-                    group["lr"] = lr
+                share = share_of_peak(train, self.step, self.progress)
+                for optimizer in self._optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = share * group["peak"]
                 loss, gradient = self._step(next(batches))
                 for average in (self.average, *self.powers):
                     average.update(self.model, self.images, train.batch_size)
                 self.step += 1
                 self.seconds = self._agreed(time.monotonic() - begun)
-                yield Step(self.step, self.images, self.seconds, self.progress, loss, lr, gradient)
+                yield Step(self.step, self.images, self.seconds, self.progress, loss, share * train.lr, gradient)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint from which `resume` continues exactly; raises `SaveFailed`."""
@@ -165,13 +166,7 @@ class Trainer:
 
     def _objects(self) -> dict[str, Stateful]:
         powers = {f"power-{average.profile.length}": average for average in self.powers}  # type: ignore[attr-defined]
-        return {
-            "model": self.model,
-            "average": self.average,
-            **powers,
-            "optimizer": self._optimizer_state,
-            "data": self.data,
-        }
+        return {"model": self.model, "average": self.average, **powers, **self._optimizer_states, "data": self.data}
 
     def _step(self, batch: Batch) -> tuple[float, float | None]:
         """Make one optimizer step and return the loss and the gradient's norm."""
@@ -205,8 +200,9 @@ class Trainer:
                 f"at step {self.step + 1} the loss is {mean:g} and its gradient {gradient}; the last checkpoint is good."
                 " Start again with a lower train.lr, a longer train.warmup, or train.precision fp32"
             )
-        self._optimizer.step()
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         return mean, gradient
 
     def _agreed(self, elapsed: float) -> float:
@@ -223,7 +219,7 @@ class Trainer:
                 self.model.process, images.shape, seed=0, step=0, device=self.device
             )
             wanted = fastest_threads(lambda: self._loss(images, labels, draw).backward(), available)
-            self._optimizer.zero_grad()
+            self._loss.zero_grad()
         torch.set_num_threads(wanted or available)
         return torch.get_num_threads()
 
