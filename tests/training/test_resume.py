@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import signal
@@ -11,11 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.tiny import tiny_recipe
+from training.tiny import StepCounter, tiny_recipe
 
 from guidon.errors import BadRecipe, BadValue, DamagedCheckpoint, MissingFile
 from guidon.training.loop import train
 from guidon.training.recipe import Recipe
+from guidon.training.state import read_notes
 from guidon.training.trainer import Trainer
 
 STEPS = 24
@@ -52,34 +54,38 @@ def test_killed_at_random_moments_and_resumed_ends_in_the_same_bits(tmp_path):
     context = multiprocessing.get_context("forkserver")  # imports once; every run is a process of its own
     context.set_forkserver_preload(["guidon.training.loop", "torch._dynamo"])  # optimizers import the second late
     recipe, whole, killed = recipe_for_kills(), tmp_path / "whole", tmp_path / "killed"
+    reached = context.Value("i", 0)
 
     def start(out: Path) -> multiprocessing.process.BaseProcess:
-        resume = {"resume": out.exists(), "progress": False}
-        process = context.Process(target=train, args=(recipe, out), kwargs=resume, daemon=True)
+        options = {"resume": out.exists(), "progress": False, "on_step": StepCounter(reached)}
+        process = context.Process(target=train, args=(recipe, out), kwargs=options, daemon=True)
         process.start()
         return process
 
-    warm = start(tmp_path / "warm")  # the server of the forks has to import first
-    warm.join()
-    begun = time.monotonic()
     process = start(whole)
     process.join()
-    took = time.monotonic() - begun
     assert process.exitcode == 0
+    took = json.loads((whole / "train.json").read_text())["seconds"] / STEPS
 
-    chance, kills = random.Random(0), 0
-    while kills < 60:
+    chance = random.Random(0)
+    for more in (0, 4, 7, 1, 5):  # steps to let pass; then a moment within the next ones
+        reached.value = before = -1 if more == 0 else _stored_step(killed)
         process = start(killed)
-        process.join(timeout=took * chance.uniform(0.05, 0.75) if kills < 5 else None)
-        if not process.is_alive():
-            break
+        while process.is_alive() and reached.value - before < more:
+            time.sleep(0.001)
+        time.sleep(took * chance.uniform(0, 1.5))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        kills += 1
+    process = start(killed)
+    process.join()
     assert process.exitcode == 0
-    assert kills >= 3
     assert_same_bits(whole, killed)
+
+
+def _stored_step(run: Path) -> int:
+    notes = read_notes(run / "checkpoint") if run.exists() else None
+    return notes["step"] if notes else 0
 
 
 def test_a_stop_between_any_two_steps_changes_nothing(tmp_path):
@@ -138,6 +144,4 @@ def test_the_thread_count_of_a_run_is_taken_up_again(tmp_path):
     recipe = tiny_recipe(steps=1, threads=None)
     first = Trainer(recipe, threads=1)
     first.save(tmp_path)
-    from guidon.training.state import read_notes
-
     assert read_notes(tmp_path)["threads"] == 1

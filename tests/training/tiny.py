@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from guidon.training.recipe import Recipe, read_recipe
+from guidon.training.trainer import Step
 
 ARCHITECTURE = {"model_channels": 8, "channel_mult": [1, 2], "num_res_blocks": 1, "attention": [], "dropout": 0.1}
 
@@ -21,3 +22,17 @@ def tiny_recipe(architecture: dict[str, Any] | None = None, **train: Any) -> Rec
     }
     model = {"architecture": ARCHITECTURE | (architecture or {})}
     return read_recipe({"data": {"source": "digits", "limit": 200}, "model": model, "train": settings | train})
+
+
+class Shared(Protocol):
+    value: int
+
+
+class StepCounter:
+    """Tells another process how far a run is."""
+
+    def __init__(self, reached: Shared) -> None:
+        self.reached = reached
+
+    def __call__(self, step: Step) -> None:
+        self.reached.value = step.step
