@@ -79,7 +79,7 @@ class Plan:
     epochs: int = 12
     n: int = 2000
     n_choose: int = 200
-    weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 4.0)
+    weights: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 5.0)
     rule: str = "cfg({w})"
     scales: tuple[float, ...] = (1.0, 2.0, 3.0)
     peer_steps: int = 20

@@ -37,7 +37,7 @@ class Labels(Condition):
                 f"labels are one integer per image, not {self.ids.dtype} {tuple(self.ids.shape)}; give ids (B,)"
             )
         object.__setattr__(self, "ids", self.ids.long())
-        if len(self.ids) and not (0 <= int(self.ids.min()) and int(self.ids.max()) <= self.classes):
+        if len(self.ids) and (int(self.ids.min()) < 0 or int(self.ids.max()) > self.classes):
             wrong = sorted({int(i) for i in self.ids.tolist() if not 0 <= i <= self.classes})
             raise UnknownLabel(f"no class {wrong}; the ids are 0..{self.classes - 1}, and {self.classes} for no class")
 

@@ -176,7 +176,9 @@ def respaced_indices(size: int, spec: str | list[int]) -> list[int]:
     for i, count in enumerate(counts):
         section = size // len(counts) + (1 if i < size % len(counts) else 0)
         if not 0 <= count <= section:
-            raise BadValue(f"cannot keep {count} of a section of {section} in respacing {spec!r}; ask for 0 to {section}")
+            raise BadValue(
+                f"cannot keep {count} of a section of {section} in respacing {spec!r}; ask for 0 to {section}"
+            )
         section_stride = (section - 1) / (count - 1) if count > 1 else 1.0
         position = 0.0  # accumulated, not multiplied: the original rounds the running sum, half to even
         for _ in range(count):
