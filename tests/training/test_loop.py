@@ -224,8 +224,9 @@ def test_the_fastest_thread_count_is_found_and_the_current_one_kept():
         time.sleep({1: 0.03, 2: 0.005, 3: 0.02}[torch.get_num_threads()])
 
     assert fastest_threads(work, 3) == 2
-    assert used == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert used == [1] * 4 + [2] * 4 + [3] * 4
     assert torch.get_num_threads() == before
+    assert fastest_threads(lambda: time.sleep(0.01), 2) == 1  # no gain: the fewest
 
 
 def test_an_unconditional_model_trains_and_samples(tmp_path):

@@ -106,9 +106,10 @@ class Trajectory:
             at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
             step = self._solver.step(self.x, at, carry, self._noise)
             ask = next(step)
+            before = state  # every evaluation of a step starts from here, so that memory grows once a step
             while True:
                 predictions = yield tuple(self._query(branch, ask) for branch in self._wanted(ask))
-                guided, after = self._rule.combine(predictions, ask.at, state)
+                guided, after = self._rule.combine(predictions, ask.at, before)
                 if ask.advance:
                     state = after
                 self.x0 = guided.x0
