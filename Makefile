@@ -16,7 +16,7 @@ else
 TORCH ?= --torch-backend=auto
 endif
 
-.PHONY: help install demo test test-golden test-slow lint format bench docs lock clean
+.PHONY: help install demo test test-golden lint format bench docs lock clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -35,14 +35,11 @@ lock: ## write constraints.txt anew
 demo: install ## train on digits, sample, measure, show: demo/report.html and demo/guidance.png
 	$(BIN)/guidon demo -o demo
 
-test: install ## every test that runs in minutes
-	$(BIN)/pytest -m "not slow"
+test: install ## every test
+	$(BIN)/pytest
 
 test-golden: install ## compare with the original implementations' numbers (GUIDON_GOLDEN=../shared/golden)
 	$(BIN)/pytest -m golden
-
-test-slow: install ## the slow tests
-	$(BIN)/pytest -m slow
 
 lint: install ## ruff, types, import layers
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from guidon.errors import (
     DamagedCheckpoint,
     GuidonError,
     MissingFile,
+    NotSupported,
     ShapeMismatch,
     UnknownLabel,
     UnknownName,
@@ -153,7 +155,10 @@ def test_bad_values_are_refused_with_a_remedy(
 
 def test_an_unconditional_model_has_no_labels() -> None:
     model = tiny(classes=None, architecture=TINY | {"vector": None})
-    assert model.sample(n=3, steps=2, rule="cfg(1)").x.shape == (3, 1, 8, 8)
+    samples = model.sample(n=3, steps=2)
+    assert (samples.x.shape, samples.nfe) == ((3, 1, 8, 8), 2)
+    with pytest.raises(NotSupported, match="'null'"):
+        model.sample(rule="cfg(3)")
     with pytest.raises(UnknownLabel, match="no classes"):
         model.labels(["cat"])
 
@@ -195,3 +200,24 @@ def test_every_process_and_output_samples(process: str, output: str) -> None:
     signal_left = float(model.process.alpha(model.process.t_max)) > 0
     grid = "log-snr" if not signal_left and output in ("eps", "edm") else "trailing"
     assert model.sample(n=1, steps=3, grid=grid).x.isfinite().all()
+
+
+def test_push_to_hub_uploads_what_from_pretrained_reads(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hub:
+        def __init__(self, token: str | None = None) -> None:
+            assert token == "secret"
+
+        def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> None:
+            assert (repo_id, private, exist_ok) == ("me/model", True, True)
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path) -> str:
+            shutil.copytree(folder_path, tmp_path / repo_id)
+            return f"hub/{repo_id}"
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert model.push_to_hub("me/model", private=True, token="secret") == "hub/me/model"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: str(tmp_path / repo_id))
+    again = guidon.load("me/model")
+    assert torch.equal(again.sample(seed=1, steps=2).x, model.sample(seed=1, steps=2).x)

@@ -163,20 +163,23 @@ class Model(nn.Module):
         defaults = self.config.sample
         names = self._wanted(labels, n)
         seeds = _seeds(seed, len(names))
-        rule_ = _as_rule(defaults.rule if rule is None else rule)
+        if rule is None:
+            rule = defaults.rule if self.classes is not None else 1.0  # nothing to be guided towards
+        rule_ = _as_rule(rule)
         solver_ = _as("solver", defaults.solver if solver is None else solver)
         grid_ = _as("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
         levels = grid_.levels(self.process, steps)
-        told = None if self.classes is None else self.labels(names)
-        given = self.encode(told)
-        null = self.encode(None if told is None else told.null())
+        contexts = {"given": Context()}
+        if self.classes is not None:
+            told = self.labels(names)
+            contexts = {"given": self.encode(told), "null": self.encode(told.null())}
         was_training = self.training
         self.eval()
         try:
             samples = generate(
                 {"main": self.denoiser},
-                {"given": given, "null": null},
+                contexts,
                 process=self.process,
                 levels=levels,
                 solver=solver_,

@@ -87,7 +87,8 @@ def to_text(value: Any) -> str:
     if isinstance(value, tuple | list):
         return "[" + ", ".join(to_text(item) for item in value) + "]"
     if type(value) not in _name_of:
-        return repr(value)
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+        return str(int(value)) if whole else repr(value)
     arguments, positional = [], True
     for field in dataclasses.fields(value):
         current = getattr(value, field.name)
@@ -147,7 +148,7 @@ def _find(kind: str | None, name: str, hint: Any) -> Any:
         return lookup(kind, name)
     known = {n: member for k in kinds() for n, member in members(k) if _is(member, hint)}
     if name not in known:
-        raise UnknownName("thing", name, known or {n for k in kinds() for n in names(k)})
+        raise UnknownName("argument", name, known or {n for k in kinds() for n in names(k)})
     return known[name]
 
 

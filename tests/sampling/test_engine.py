@@ -132,7 +132,7 @@ class Compare(Rule):
         return Branch("given"), Branch("given", network="weak")
 
     def combine(self, predictions: dict[Branch, Prediction], at: Moment, state: int) -> tuple[Guided, int]:
-        assert state in (at.index, at.index + 1)  # the second evaluation of a step does not advance
+        assert state == at.index  # both evaluations of a step start from the state before it
         main, weak = (predictions[branch] for branch in self.branches(at))
         return Guided(2 * main.x0 - weak.x0, 2 * main.eps - weak.eps), state + 1
 

@@ -122,7 +122,8 @@ def test_a_state_spares_a_stream_what_lies_before_it(root: Path, monkeypatch: py
     read: list[int] = []
     whole = type(resumed.shards).read  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "guidon.training.records.Shards.read", lambda self, shard, start=0: read.append(shard) or whole(self, shard, start)
+        "guidon.training.records.Shards.read",
+        lambda self, shard, start=0: read.append(shard) or whole(self, shard, start),
     )
     take(resumed, 1, start_step=30)
     assert len(read) < 20, "five epochs would be thirty shards"

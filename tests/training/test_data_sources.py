@@ -55,7 +55,9 @@ def seen(data: TrainingData, items: int, batch_size: int = 4) -> dict[int, tuple
 
 
 def make(kind: str, root: Path, damaged: tuple[int, ...] = ()) -> Path:
-    return {"folder": pictures.folder, "parquet": pictures.parquet, "webdataset": pictures.shards}[kind](root / kind, N, damaged)
+    return {"folder": pictures.folder, "parquet": pictures.parquet, "webdataset": pictures.shards}[kind](
+        root / kind, N, damaged
+    )
 
 
 def saved(root: Path) -> Path:
@@ -68,7 +70,9 @@ def saved(root: Path) -> Path:
 
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("kind", ["folder", "parquet", "webdataset", "saved"])
-def test_every_source_gives_the_pictures_with_their_labels_and_captions(kind: str, streaming: bool, tmp_path: Path) -> None:
+def test_every_source_gives_the_pictures_with_their_labels_and_captions(
+    kind: str, streaming: bool, tmp_path: Path
+) -> None:
     source = saved(tmp_path) if kind == "saved" else make(kind, tmp_path)
     data = opened(source, streaming=streaming, classes=DIGITS if kind == "webdataset" else None)
     streams = streaming and kind in ("parquet", "webdataset")
@@ -103,7 +107,10 @@ def test_the_config_can_be_read_without_torch_and_datasets() -> None:
     import subprocess
 
     check = "import sys, guidon.training.sources; print({'torch', 'datasets', 'numpy'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )
 
 
 @pytest.mark.parametrize("kind", ["folder", "parquet", "webdataset"])
@@ -242,7 +249,9 @@ def test_the_recipe_decides_over_columns_and_the_order_of_classes(tmp_path: Path
 
 def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
     source = table(tmp_path, label=[0], text=["x"])
-    with pytest.raises(DataError, match=r"no column 'lable' \(did you mean 'label'\?\); their columns are: scan, label, text"):
+    with pytest.raises(
+        DataError, match=r"no column 'lable' \(did you mean 'label'\?\); their columns are: scan, label, text"
+    ):
         opened(source, label_column="lable")
     with pytest.raises(DataError, match=r"no column 'image'.*data.image_column"):
         opened(source, image_column="image")
@@ -256,7 +265,9 @@ def test_missing_columns_are_named_with_the_nearest(tmp_path: Path) -> None:
 
 def test_labels_outside_the_classes_are_refused(tmp_path: Path) -> None:
     source = table(tmp_path, label=[0, 1, 2, 2])
-    with pytest.raises(UnknownLabel, match=r"2 of 4 items, the first of them item 2: label 2 is outside the 2 classes 0..1"):
+    with pytest.raises(
+        UnknownLabel, match=r"2 of 4 items, the first of them item 2: label 2 is outside the 2 classes 0..1"
+    ):
         opened(source, classes=["a", "b"])
     with pytest.raises(UnknownLabel, match=r"class 'dgo' is not among the 2 classes .did you mean 'dog'"):
         opened(table(tmp_path, label=["dog", "dgo"]), classes=["dog", "cat"])
@@ -267,7 +278,9 @@ def test_labels_outside_the_classes_are_refused(tmp_path: Path) -> None:
     tested = pictures.parquet(tmp_path / "unlabelled", 3)  # as in test sets whose classes are kept secret
     hidden = pq.read_table(tested)
     pq.write_table(hidden.set_column(1, "label", pa.array([3, -1, -1])), tested / "train-00000.parquet")
-    with pytest.raises(UnknownLabel, match=r"2 of 3 items, the first of them item 1: label -1 is outside the 10 classes"):
+    with pytest.raises(
+        UnknownLabel, match=r"2 of 3 items, the first of them item 1: label -1 is outside the 10 classes"
+    ):
         opened(tested)
     stream = opened(tested, streaming=True)
     assert set(seen(stream, 8)) == {0}
@@ -293,7 +306,9 @@ def test_splits_are_told_apart_by_file_and_folder_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_limit_takes_the_first_items_in_every_epoch(streaming: bool, tmp_path: Path) -> None:
     for kind in ("parquet", "webdataset", "folder"):
-        data = opened(make(kind, tmp_path), limit=6, streaming=streaming, classes=DIGITS if kind == "webdataset" else None)
+        data = opened(
+            make(kind, tmp_path), limit=6, streaming=streaming, classes=DIGITS if kind == "webdataset" else None
+        )
         expected = range(6)
         if kind == "folder":  # first by path: class 0 comes first
             expected = sorted(range(N), key=lambda i: (pictures.arrays(N)[1][i], i))[:6]

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import signal
 import time
 from itertools import islice
 
@@ -20,6 +21,7 @@ from guidon.training.loop import train
 from guidon.training.optimizer import build_optimizers, share_of_peak
 from guidon.training.recipe import read_recipe
 from guidon.training.snapshots import read_snapshots, reconstruct_model
+from guidon.training.state import read_notes
 from guidon.training.threads import fastest_threads
 from guidon.training.trainer import Trainer
 
@@ -233,3 +235,18 @@ def test_an_unconditional_model_trains_and_samples(tmp_path):
     model = train(tiny_recipe({"vector": None}, steps=2, sample_every=1), tmp_path / "run", progress=False)
     assert model.classes is None
     assert model.sample(n=2, rule=1, steps=2).x.shape == (2, 1, 8, 8)
+
+
+def test_ctrl_c_finishes_the_step_and_leaves_a_checkpoint_of_it(tmp_path):
+    def press(step):
+        if step.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny_recipe(steps=6), tmp_path / "run", progress=False, on_step=press)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert read_notes(tmp_path / "run/checkpoint")["step"] == 4
+    stopped = train(tiny_recipe(steps=6), tmp_path / "run", resume=True, progress=False).state_dict()
+    straight = train(tiny_recipe(steps=6), tmp_path / "straight", progress=False).state_dict()
+    assert all(torch.equal(stopped[name], value) for name, value in straight.items())

@@ -23,7 +23,7 @@ def sample_grid(model: Model, weights: Sequence[float], *, seed: int = 0) -> Ima
     labels = list(range(len(model.classes)))[:COLUMNS] if model.classes is not None else None
     count = len(labels) if labels is not None else COLUMNS
     rows = []
-    for weight in weights if conditional else weights[:1]:
+    for weight in weights if conditional else (1.0,):
         rows.append(model.sample(labels, n=None if conditional else count, rule=float(weight), seed=seed).x)
     pixels = to_uint8(torch.stack(rows)).permute(0, 1, 3, 4, 2).cpu().numpy()  # (R, N, H, W, C)
     scale = max(1, CELL // max(model.shape[1:]))

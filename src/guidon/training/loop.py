@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import platform
+import signal
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +85,9 @@ def _notes_of(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
     """Return the notes of the checkpoint to resume, empty at a new start; refuse what would mix two runs."""
     if not resume:
         if out.exists() and any(out.iterdir()):
-            raise BadValue(f"{out} is not empty; resume the run that is there, choose another folder, or delete it")
+            raise BadValue(
+                f"{out} is not empty; go on with the run that is there with --resume, choose another folder, or delete it"
+            )
         return {}
     if not out.is_dir():
         raise MissingFile(f"there is no run to resume in {out}; check the folder, or start without resuming")
@@ -106,7 +111,7 @@ def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], 
     due = _Due(settings.checkpoint_every)
     recent: deque[Step] = deque(maxlen=RECENT)
     loss = float("nan")
-    with _bar(progress and main) as bar:
+    with _bar(progress and main) as bar, _finished_steps() as interrupted:
         task = bar.add_task("training", total=1.0, loss="", rate="")
         for step in trainer.steps():
             recent.append(step)
@@ -124,6 +129,9 @@ def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], 
                 trainer.save(out / "checkpoint")
             if on_step is not None:
                 on_step(step)
+            if interrupted():
+                trainer.save(out / "checkpoint")
+                raise KeyboardInterrupt
     accelerator.end_training()
     return _finish(trainer, out, loss)
 
@@ -166,6 +174,26 @@ def _sample(trainer: Trainer, out: Path) -> None:
 def _snapshot(trainer: Trainer, out: Path) -> None:
     for average in trainer.powers:
         save_snapshot(out / "snapshots", average, trainer.images)
+
+
+@contextmanager
+def _finished_steps() -> Iterator[Callable[[], bool]]:
+    """Let Ctrl-C wait for the end of the step, so that a checkpoint can be written; a second one stops at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Due:

@@ -189,7 +189,10 @@ def _load(form: Format, config: DataConfig, files: list[Path]) -> Any:
         )
     in_memory = sum(file.stat().st_size for file in files) <= ENCODED_LIMIT
     dataset = datasets.load_dataset(
-        form, data_files={"train": [str(file) for file in files]}, split="train", streaming=config.streaming or in_memory
+        form,
+        data_files={"train": [str(file) for file in files]},
+        split="train",
+        streaming=config.streaming or in_memory,
     )
     return dataset.reshard() if form == "parquet" and config.streaming else dataset  # its row groups
 
