@@ -132,7 +132,7 @@ def test_what_cannot_be_resumed_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(MissingFile, match="no run to resume"):
         train(recipe, tmp_path / "nothing", resume=True, progress=False)
     train(recipe, tmp_path / "run", progress=False)
-    with pytest.raises(BadValue, match="is not empty.*--resume"):
+    with pytest.raises(BadValue, match=r"is not empty.*--resume"):
         train(recipe, tmp_path / "run", progress=False)
     state = tmp_path / "run" / "checkpoint" / "state.safetensors"
     state.write_bytes(state.read_bytes()[:-100])
