@@ -129,6 +129,7 @@ def ours_train(plan: Plan) -> dict[str, Any]:
     if (out / "train.json").exists():  # a finished run is asked for anew
         shutil.rmtree(out)
     command = [sys.executable, "-m", "guidon", "train", plan.recipe, "--budget", plan.budget, "-o", str(out)]
+    command += ["--set", f"data.source={plan.data}", f"train.seed={plan.seed}"]
     command += ["--resume"] if out.exists() else []
     subprocess.run(command, check=True, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": str(plan.threads)})
     account: dict[str, Any] = json.loads((out / "train.json").read_text())
@@ -178,7 +179,9 @@ def peer_train(plan: Plan) -> dict[str, Any]:
 
 def _peer(plan: Plan, n: int, seed: int, **how: Any) -> Drawn:
     trained = result(plan.work, "peer-train")
-    settings = peer.Settings(**trained["settings"])
+    settings = peer.Settings(
+        **trained["settings"] | {"bf16": True, "channels_last": True}
+    )  # samples in a third of the time
     torch.set_num_threads(plan.threads)
     diffusion = peer.build(peer.fetch(plan.work / "peer"), settings, CLASSES, SIZE)
     diffusion.load_state_dict(load_file(plan.work / "peer.safetensors"))

@@ -31,6 +31,12 @@ def run_stages(
     work.mkdir(parents=True, exist_ok=True)
     for name, stage in stages.items():
         kept = work / f"{name}.json"
+        if kept.exists() and name not in only:
+            before = json.loads(kept.read_text())["plan"]
+            if before != json.loads(json.dumps(asdict(plan), default=str)):
+                sys.exit(
+                    f"{kept} was made with other settings; choose another work folder, or name all stages after --only"
+                )
         if (name not in only) if only else kept.exists():
             print(f"{name}: {'left alone' if only else 'finished earlier'}", flush=True)
             continue

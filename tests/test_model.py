@@ -144,6 +144,12 @@ def test_pictures_are_rounded_and_clipped(model: Model) -> None:
         ({"seed": -1}, BadValue, "seed"),
         ({"batching": "parallel"}, BadValue, "joint or sequential"),
         ({"max_batch": 0}, BadValue, "at least 1"),
+        ({"labels": []}, BadValue, "no label"),
+        ({"labels": [1.5]}, UnknownLabel, "1.5"),
+        ({"steps": 2.5}, BadValue, "whole number"),
+        ({"seed": [0.5, 1, 2]}, BadValue, "whole number"),
+        ({"seed": 2**32}, BadValue, "seed"),
+        ({"solver": 3}, BadValue, "no solver"),
     ],
 )
 def test_bad_values_are_refused_with_a_remedy(
@@ -160,7 +166,25 @@ def test_an_unconditional_model_has_no_labels() -> None:
     with pytest.raises(NotSupported, match="'null'"):
         model.sample(rule="cfg(3)")
     with pytest.raises(UnknownLabel, match="no classes"):
-        model.labels(["cat"])
+        model.sample("cat")
+
+
+def test_a_respacing_says_its_own_number_of_steps() -> None:
+    samples = tiny(process="vp-table", output="eps").sample(n=1, grid="respaced('ddim4')", steps=20)
+    assert (samples.record["steps"], samples.nfe) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"classes": None}, "without a door"),
+        ({"architecture": TINY | {"model_chanels": 8}}, "model_chanels"),
+        ({"architecture": TINY | {"channel_mult": ()}}, "channel_mult"),
+    ],
+)
+def test_configs_that_cannot_work_are_refused(changes: dict, says: str) -> None:
+    with pytest.raises(BadValue, match=says):
+        tiny(**changes)
 
 
 @pytest.mark.parametrize(("shape", "says"), [((1, 9, 8), "multiples of 2"), ((3, 8, 8), "in_channels 3")])

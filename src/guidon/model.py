@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from torch import nn
 
 import guidon.models.unet  # noqa: F401  registers the networks
 from guidon import registry
 from guidon._version import __version__
+from guidon.checkpoints.atomic import surviving
 from guidon.checkpoints.native import CONFIG, TENSORS, read_checkpoint, write_checkpoint
 from guidon.conditioning.condition import Context
 from guidon.conditioning.labels import LabelEncoder, Labels
-from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, ShapeMismatch, UnknownLabel, nearest
+from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed, ShapeMismatch, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
 from guidon.models.denoiser import Denoiser
 from guidon.noise import Process
@@ -41,13 +43,19 @@ class SampleDefaults(BaseModel):
     )
     steps: int = Field(default=20, ge=1, description="number of steps")
 
+    @field_validator("rule", "solver", "grid")
+    @classmethod
+    def _readable(cls, text: str, info: ValidationInfo) -> str:
+        registry.parse(str(info.field_name), text)
+        return text
+
 
 class ModelConfig(BaseModel):
     """Everything about a model but its numbers; written as ``config.json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = Field(default=1, description="version of this format")
+    format: Literal[1] = Field(default=1, description="version of this format")
     shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
     network: str = Field(default="unet", description="kind of network")
     architecture: dict[str, Any] = Field(default_factory=dict, description="the network's own configuration")
@@ -55,7 +63,7 @@ class ModelConfig(BaseModel):
     output: str = Field(default="v", description="what the raw output means: eps, x0, v, velocity, edm")
     learned_variance: bool = Field(default=False, description="whether the network also gives the variance of a step")
     classes: tuple[str, ...] | None = Field(
-        default=None, description="names of the classes; none for an unconditional model"
+        default=None, min_length=1, description="names of the classes; none for an unconditional model"
     )
     sample: SampleDefaults = Field(default=SampleDefaults(), description="how to sample by default")
     training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
@@ -81,8 +89,12 @@ class Model(nn.Module):
         super().__init__()
         self.name = "unnamed"
         network_type = registry.lookup("network", config.network)
-        network = network_type(network_type.Config(**config.architecture))
-        _check_fit(config, network.config)
+        try:
+            architecture = network_type.Config(**config.architecture)
+        except ValidationError as error:
+            raise BadValue(f"the architecture of the {config.network} does not fit: {_first_problem(error)}") from error
+        _check_fit(config, architecture)
+        network = network_type(architecture)
         # with every default written out, so that a saved model does not change when a default does
         self.config = config.model_copy(update={"architecture": network.config.model_dump(mode="json")})
         self.denoiser = Denoiser(
@@ -169,7 +181,7 @@ class Model(nn.Module):
         solver_ = _as("solver", defaults.solver if solver is None else solver)
         grid_ = _as("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
-        levels = grid_.levels(self.process, steps)
+        levels = grid_.levels(self.process, whole("steps", steps))
         contexts = {"given": Context()}
         if self.classes is not None:
             told = self.labels(names)
@@ -200,7 +212,7 @@ class Model(nn.Module):
             "rule": registry.to_text(rule_),
             "solver": registry.to_text(solver_),
             "grid": registry.to_text(grid_),
-            "steps": steps,
+            "steps": len(levels) - 1,  # a respacing has its own number
             "labels": [self._label_name(name) for name in names],
             "seeds": list(seeds),
             "size": [self.shape[2], self.shape[1]],
@@ -222,7 +234,12 @@ class Model(nn.Module):
                 return [None] * (n or 1)
             count = len(self.classes)
             return [i % count for i in range(n or count)]
-        several = [labels] if isinstance(labels, int | str) else list(labels)
+        alone = isinstance(labels, str) or hasattr(labels, "__index__")
+        several: list[Label] = [labels] if alone else list(labels)  # type: ignore[list-item, arg-type]
+        if not several:
+            raise BadValue("no label is given; name at least one, or leave labels out for every class")
+        if self.classes is None and any(label is not None for label in several):
+            raise UnknownLabel("this model has no classes; leave the label out")
         return [label for label in several for _ in range(n or 1)]
 
     def _label_name(self, label: Label) -> str | None:
@@ -249,9 +266,7 @@ class Model(nn.Module):
         try:
             model = cls(ModelConfig(**config))
         except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {where}: {problem['msg']}") from error
+            raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {_first_problem(error)}") from error
         expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         if expected != found:
@@ -271,14 +286,23 @@ class Model(nn.Module):
             repo_id: "owner/name"; made if it does not exist.
             private: whether a repository that is made is private.
             token: access token; left out: the one of `hf auth login`.
+
+        Raises:
+            SaveFailed: the hub did not take it.
         """
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(Path(folder) / "model")
-            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
+            try:
+                api.create_repo(repo_id, private=private, exist_ok=True)
+                return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
+            except Exception as error:  # the hub's client lets errors of several libraries through
+                raise SaveFailed(
+                    f"could not upload to {repo_id} ({' '.join(str(error).split())[:300]}); log in with `hf auth login`, "
+                    "check the name and the network"
+                ) from error
 
 
 def load(source: str | Path) -> Model:
@@ -295,6 +319,11 @@ def _check_fit(config: ModelConfig, architecture: Any) -> None:
             f"images of {channels} channels need in_channels {channels} and out_channels {wanted}, "
             f"the network has {architecture.in_channels} and {architecture.out_channels}"
         )
+    if config.classes is None and architecture.doors:
+        raise BadValue(
+            f"a model without classes needs a network without a door for them, this one has {sorted(architecture.doors)}; "
+            "for a unet set vector to null"
+        )
     if height % architecture.multiple or width % architecture.multiple:
         raise ShapeMismatch(
             f"this network takes heights and widths that are multiples of {architecture.multiple}, not {height}x{width}; "
@@ -304,15 +333,14 @@ def _check_fit(config: ModelConfig, architecture: Any) -> None:
 
 def local_folder(source: str | Path) -> Path:
     """Return the folder that a path or a hub id stands for, fetched from the hub if need be; raises `MissingFile`."""
-    folder = Path(source)
-    if folder.exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-        return folder.expanduser()
+    folder = Path(source).expanduser()
+    if surviving(folder).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(str(source), allow_patterns=[CONFIG, TENSORS]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the hub's client lets errors of several libraries through
         raise MissingFile(
             f"{source} is neither a folder here nor a model that the hub gave ({type(error).__name__}); "
             "check the path, the name, and the network"
@@ -335,8 +363,8 @@ def _class_id(label: Label, classes: Sequence[str]) -> int:
     if isinstance(label, str) and label in classes:
         return classes.index(label)
     try:
-        index = int(label)
-    except ValueError:
+        index = int(label) if isinstance(label, str) else operator.index(label)
+    except (TypeError, ValueError):
         raise UnknownLabel(
             f"there is no class {label!r}{nearest(str(label), classes)}; there are: {', '.join(classes)}"
         ) from None
@@ -346,11 +374,12 @@ def _class_id(label: Label, classes: Sequence[str]) -> int:
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
-    if isinstance(seed, int):
-        return tuple(range(seed, seed + count))
+    if hasattr(seed, "__index__"):
+        first = whole("seed", seed)
+        return tuple(range(first, first + count))
     if len(seed) != count:
         raise BadValue(f"{len(seed)} seeds for {count} images; give one seed, or one for each image")
-    return tuple(int(s) for s in seed)
+    return tuple(whole("seed", s) for s in seed)
 
 
 def _as_rule(rule: str | Rule | float) -> Rule:
@@ -360,4 +389,20 @@ def _as_rule(rule: str | Rule | float) -> Rule:
 
 
 def _as(kind: str, value: Any) -> Any:
-    return registry.parse(kind, value) if isinstance(value, str) else value
+    made = registry.parse(kind, value) if isinstance(value, str) else value
+    if not isinstance(made, {"solver": Solver, "grid": Grid}[kind]):
+        raise BadValue(f"{made!r} is no {kind}; give its text form or an object of `guidon list {kind}s`")
+    return made
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number as an int; raises `BadValue` naming what it should have been."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BadValue(f"{name} is a whole number, got {value!r}") from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

@@ -57,6 +57,7 @@ def test_list_walks_the_registry(guidon):
             assert name in everything
             assert member.__doc__, f"{kind} {name} says nothing about itself"
     assert guidon("list solvers").out == guidon("list solver").out != everything
+    assert "train.objective.dropout = 0.1" in guidon("list settings").out
     assert "processes" in guidon("list --help").out and guidon("list processes").code == 0
     answer = guidon("list sovlers")
     assert answer.code == 2 and "solver" in answer.err

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,30 @@ def test_a_crash_between_the_two_renames_loses_nothing(folder: Path, monkeypatch
     monkeypatch.undo()
     assert not folder.exists()
     assert read_checkpoint(folder)[0] == CONFIG
+    assert not folder.exists()  # reading moves nothing: the writer may be at work
+    write_checkpoint(folder, {"shape": "other"}, TENSORS)
+    assert read_checkpoint(folder)[0] == {"shape": "other"}
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_what_is_not_a_checkpoint_is_never_replaced(folder: Path) -> None:
+    (folder / "README.md").write_text("mine")
+    with pytest.raises(SaveFailed, match="README"):
+        write_checkpoint(folder, CONFIG, TENSORS)
+    assert (folder / "README.md").read_text() == "mine"
+
+
+def test_a_copy_beside_a_checkpoint_is_left_alone(folder: Path) -> None:
+    copy = folder.with_name("model.old")
+    shutil.copytree(folder, copy)
+    read_checkpoint(folder)
+    write_checkpoint(folder, {"shape": "other"}, TENSORS)
+    assert read_checkpoint(copy)[0] == CONFIG
+
+
+def test_the_current_folder_is_a_folder_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert read_checkpoint(".")[0] == CONFIG
 
 
 def test_write_bytes_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def images(solver: Solver, seeds: list[int], labels: list[int], weights: list[fl
 
 @SOLVERS
 def test_batches_do_not_matter(solver: Solver) -> None:
-    seeds, labels, weights = [11, 5, 7, 2**62, 0], [0, 1, 0, -1, 1], [1.0, 3.0, 0.0, 2.0, 7.5]
+    seeds, labels, weights = [11, 5, 7, 2**31, 0], [0, 1, 0, -1, 1], [1.0, 3.0, 0.0, 2.0, 7.5]
     whole = images(solver, seeds, labels, weights)
     for options in (
         {"batching": "sequential"},

@@ -17,6 +17,11 @@ WORDS = {
     ("ddpm", "variance"): ["small", "large", "learned"],
     ("respaced", "spec"): ["", "ddim25", "10,15,20", "fast27"],
 }
+RANGES = {
+    ("vp-table", "steps"): st.integers(25, 60),
+    ("vp-table", "beta_start"): st.sampled_from([0.0001, 0.002]),
+    ("vp-table", "beta_end"): st.sampled_from([0.02, 0.3]),
+}
 NUMBERS = st.floats(0.01, 50).map(lambda v: round(v, 3)) | st.integers(1, 40).map(float)
 
 
@@ -52,6 +57,8 @@ def of_type(name: str, field: str, hint: Any) -> st.SearchStrategy[Any]:
     """Return a strategy for the values of a field."""
     if (name, field) in WORDS:
         return st.sampled_from(WORDS[name, field])
+    if (name, field) in RANGES:
+        return RANGES[name, field]
     if hint is float:
         return NUMBERS
     simple = {int: st.integers(1, 40), bool: st.booleans(), type(None): st.none(), str: st.text("ab -_|('", max_size=5)}

@@ -64,6 +64,13 @@ def _launch(
         if debug:
             raise
         return _complain(_message(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a file that nobody foresaw
+        if debug:
+            raise
+        what = error.filename or "a file"
+        return _complain(f"{what}: {error.strerror or error}; check the path, its permissions and the free space")
     return 0
 
 

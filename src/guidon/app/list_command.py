@@ -13,29 +13,41 @@ from guidon.errors import UnknownName
 EXAMPLES = """Examples:
 
   guidon list             everything
-  guidon list solvers     what --solver takes"""
+  guidon list solvers     what --solver takes
+  guidon list settings    what a recipe, and train --set, can say"""
 
 Row = tuple[str, str]
 
 
 def list_registered(kind: str | None = None) -> None:
-    """List what can be named: recipes, rules, weights, solvers, grids, processes, outputs, networks.
+    """List what can be named: recipes, their settings, rules, weights, solvers, grids, processes, outputs, networks.
 
     Args:
         kind: one of them; left out: all.
     """
-    import guidon.training.recipe  # noqa: F401  with everything that registers itself
     from guidon import registry
     from guidon.app.recipes import bundled_recipes, first_comment
+    from guidon.training.recipe import Recipe  # with it comes everything that registers itself
 
     tables = {name: [_row(*member) for member in registry.members(name)] for name in registry.kinds()}
     tables["recipe"] = [(name, first_comment(path)) for name, path in bundled_recipes().items()]
+    tables["setting"] = list(_settings(Recipe))
     chosen = sorted(tables) if kind is None else [_singular(kind, tables)]
     for name in chosen:
         print(name)
         for text, about in tables[name]:
             print(f"  {text}")
             print(textwrap.fill(about, 78, initial_indent="      ", subsequent_indent="      "))
+
+
+def _settings(section: Any, prefix: str = "") -> Iterator[Row]:
+    """Yield every key of a recipe under its dotted name, with its default and what it says."""
+    for name, field in section.model_fields.items():
+        if hasattr(field.annotation, "model_fields"):
+            yield from _settings(field.annotation, f"{prefix}{name}.")
+        else:
+            default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
+            yield f"{prefix}{name}{default}", field.description or ""
 
 
 def _singular(kind: str, known: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from guidon.checkpoints.atomic import surviving
 from guidon.checkpoints.native import CONFIG, TENSORS
 from guidon.errors import BadValue, MissingFile, NotSupported
 from guidon.model import Model, local_folder
@@ -17,7 +18,7 @@ def find_model(source: str | Path) -> str:
     folder = Path(source).expanduser()
     if (folder / CONFIG).exists() or not (folder / "recipe.yaml").exists():
         return str(source)
-    if not (folder / "model").is_dir():
+    if not surviving(folder / "model").is_dir():
         raise MissingFile(
             f"the run in {folder} has no model yet; finish it: guidon train {folder / 'recipe.yaml'} -o {folder} --resume"
         )
@@ -38,7 +39,7 @@ def open_model(source: str | Path, device: str | None = None) -> tuple[Model, st
     name = find_model(source)
     where = _device(device)
     model = Model.from_pretrained(name)
-    return model.to(where), weights_digest(local_folder(name) / TENSORS)
+    return model.to(where), weights_digest(surviving(local_folder(name)) / TENSORS)
 
 
 def weights_digest(path: Path) -> str:

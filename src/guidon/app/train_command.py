@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,8 @@ def train(
         if (folder / "checkpoint").exists():
             raise KeyboardInterrupt("to go on from the last checkpoint, give the same command with --resume") from None
         raise
+    if int(os.environ.get("RANK", 0)):  # one process of several speaks for all
+        return
     print(
         f"trained {account['parameters']:,} parameters on {account['images']:,} images in {account['seconds']:.0f} s "
         f"({account['images_per_second']:,.0f} images/s), loss {account['loss']:.4f}\n"

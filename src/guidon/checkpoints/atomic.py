@@ -15,14 +15,13 @@ from guidon.errors import SaveFailed
 def replaced_folder(folder: str | Path) -> Iterator[Path]:
     """Give an empty folder to fill, which takes the place of ``folder`` when the block ends well.
 
-    Until then, and if anything fails, what was at ``folder`` stays. A crash between the two renames leaves the
-    new folder as ``folder.new`` and the old one as ``folder.old``; `recover_folder` ends such a swap.
+    Until then, and if anything fails, what was at ``folder`` stays. A crash between the two renames leaves it beside its
+    place, where `surviving` finds it and the next write puts it back.
 
     Raises:
         SaveFailed: the disk is full or the folder cannot be written.
     """
-    target = Path(folder)
-    new, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
+    target, new, old = _places(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         recover_folder(target)
@@ -47,10 +46,15 @@ def replaced_folder(folder: str | Path) -> Iterator[Path]:
         ) from error
 
 
+def surviving(folder: str | Path) -> Path:
+    """Return where the content of a folder is: there, or beside it where a crash in `replaced_folder` left it."""
+    target, _, old = _places(folder)
+    return old if old.is_dir() and not target.exists() else target
+
+
 def recover_folder(folder: str | Path) -> None:
-    """Bring back what a crash in the middle of `replaced_folder` left beside ``folder``."""
-    target = Path(folder)
-    old = target.with_name(target.name + ".old")
+    """End a swap that a crash in `replaced_folder` left half done; for the one process that writes the folder."""
+    target, _, old = _places(folder)
     if old.exists():
         if target.exists():
             shutil.rmtree(old)
@@ -65,19 +69,25 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all; raises `SaveFailed`."""
-    target = Path(path)
-    new = target.with_name(target.name + ".new")
+    target, new, _ = _places(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         new.write_bytes(content)
         _sync(new)
         os.replace(new, target)
     except OSError as error:
-        new.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         raise SaveFailed(
             f"could not write {target} ({error.strerror or error}); what was there before is untouched. "
             "Free space or choose another place"
         ) from error
+
+
+def _places(path: str | Path) -> tuple[Path, Path, Path]:
+    """Return a path, the one that is filled before it takes its place, and the one that holds what was there meanwhile."""
+    target = Path(path).expanduser().resolve()
+    return target, target.with_name(f".{target.name}.guidon-new"), target.with_name(f".{target.name}.guidon-old")
 
 
 def _sync(path: Path) -> None:

@@ -11,8 +11,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from guidon.checkpoints.atomic import recover_folder, replaced_folder
-from guidon.errors import DamagedCheckpoint, MissingFile
+from guidon.checkpoints.atomic import replaced_folder, surviving
+from guidon.errors import CheckpointError, DamagedCheckpoint, MissingFile, SaveFailed
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 
@@ -26,8 +26,14 @@ def write_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Map
         tensors: names and values.
 
     Raises:
-        SaveFailed: the disk is full or the folder cannot be written; the old checkpoint is untouched.
+        SaveFailed: the disk is full, the folder cannot be written, or it holds other things than a checkpoint; what was
+            there is untouched.
     """
+    there = Path(folder).expanduser()
+    if there.is_dir() and (other := {path.name for path in there.iterdir()} - {CONFIG, TENSORS}):
+        raise SaveFailed(
+            f"{there} holds other things ({', '.join(sorted(other)[:3])}); choose an empty or a new folder"
+        )
     with replaced_folder(folder) as new:
         (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         write_tensors(new / TENSORS, tensors)
@@ -40,16 +46,17 @@ def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tenso
         MissingFile: the folder or one of its files is not there.
         DamagedCheckpoint: a file is cut short or is not what its name says.
     """
-    folder = Path(folder)
-    recover_folder(folder)
+    given, folder = folder, surviving(folder)
     if not folder.is_dir():
-        raise MissingFile(f"there is no model folder {folder}; give the folder that `guidon train` wrote (RUN/model)")
+        raise MissingFile(f"there is no model folder {given}; give the folder that `guidon train` wrote (RUN/model)")
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
             raise MissingFile(f"{folder} has no {name}; copy the whole folder again, both {CONFIG} and {TENSORS}")
     try:
         config = json.loads((folder / CONFIG).read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CheckpointError(f"cannot read {folder / CONFIG} ({error.strerror}); check its permissions") from error
+    except ValueError as error:
         raise DamagedCheckpoint(f"{folder / CONFIG} is not readable JSON ({error}); copy it again") from error
     if not isinstance(config, dict):
         raise DamagedCheckpoint(f"{folder / CONFIG} does not hold a model's config; copy it again")
@@ -68,6 +75,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read named tensors; raises `DamagedCheckpoint` for a file that is cut short or is not safetensors."""
     try:
         return safetensors.torch.load_file(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path} ({error.strerror or error}); check its permissions") from error
     except (SafetensorError, ValueError) as error:
         raise DamagedCheckpoint(
             f"{path} is cut short or is not a safetensors file ({error}); copy it again or use an earlier checkpoint"

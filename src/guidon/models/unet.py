@@ -63,7 +63,7 @@ class UNetConfig(BaseModel):
     in_channels: Count = 3
     out_channels: Count = 3
     model_channels: Count = 64
-    channel_mult: tuple[Annotated[float, Field(gt=0)], ...] = (1, 2, 2)
+    channel_mult: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1, 2, 2)
     num_res_blocks: Count | tuple[Count, ...] = 2
     attention: tuple[Count, ...] = (2, 4)
     heads: Count = 4
@@ -239,10 +239,14 @@ class UNet(nn.Module):
         c = self.config
         if level is not None and 2**level not in c.attention:
             return []
+        if c.head_channels is not None and width % c.head_channels:
+            raise BadValue(
+                f"{width} channels do not split into heads of {c.head_channels}; choose head_channels that divide them"
+            )
         heads = (
             (c.decoder_heads if decoder and c.decoder_heads else c.heads)
             if c.head_channels is None
-            else max(width // c.head_channels, 1)
+            else width // c.head_channels
         )
         appended = c.token_width if c.tokens == "append" else 0
         layers: list[nn.Module] = [

@@ -7,7 +7,6 @@ network was trained on.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -64,14 +63,14 @@ class Prediction:
     def from_eps(x: Tensor, raw: Tensor, level: Level, fraction: Tensor | None = None) -> Prediction:
         """Read ``raw`` as the noise."""
         at = level.like(x)
-        _nonzero(at.alpha, "eps", "the clean image where no signal is left", "start sampling below the last time")
+        _nonzero(level.alpha, "eps", "the clean image where no signal is left", "start sampling below the last time")
         return Prediction(x, level, torch.sub(x, raw * at.sigma) / at.alpha, raw, fraction)
 
     @staticmethod
     def from_x0(x: Tensor, raw: Tensor, level: Level, fraction: Tensor | None = None) -> Prediction:
         """Read ``raw`` as the clean image."""
         at = level.like(x)
-        _nonzero(at.sigma, "x0", "the noise where there is none", "end sampling above the clean image")
+        _nonzero(level.sigma, "x0", "the noise where there is none", "end sampling above the clean image")
         return Prediction(x, level, raw, torch.sub(x, raw * at.alpha) / at.sigma, fraction)
 
     @staticmethod
@@ -198,7 +197,7 @@ class EDMOutput(Output):
 
     def read(self, x: Tensor, raw: Tensor, level: Level, fraction: Tensor | None = None) -> Prediction:
         at = level.like(x)
-        _nonzero(at.alpha, "edm", "the clean image where no signal is left", "use v or velocity for such a process")
+        _nonzero(level.alpha, "edm", "the clean image where no signal is left", "use v or velocity for such a process")
         skip, out = self._skip_out(at)
         return Prediction.from_x0(x, x * (skip / at.alpha) + raw * out, level, fraction)
 
@@ -212,5 +211,5 @@ class EDMOutput(Output):
 
 
 def _nonzero(value: Number, output: str, what: str, remedy: str) -> None:
-    if not isinstance(value, Tensor) and (value == 0 or math.isnan(value)):
+    if bool((value == 0).any()) if isinstance(value, Tensor) else value == 0:
         raise NotSupported(f"a network with output {output!r} cannot tell {what}; {remedy}")

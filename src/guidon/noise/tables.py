@@ -80,6 +80,14 @@ class VPTable(Process):
             raise BadValue(f"there is no table {self.schedule!r}; there are: {', '.join(SCHEDULES)}")
         if self.steps < 1:
             raise BadValue(f"a table needs at least 1 step, got {self.steps}")
+        betas = SCHEDULES[self.schedule](self.steps, self.beta_start, self.beta_end)
+        if not ((betas > 0) & (betas <= 1)).all():
+            raise BadValue(
+                f"betas lie between 0 and 1, these go from {betas.min():g} to {betas.max():g}; "
+                "use more steps, or set beta_start and beta_end"
+            )
+        if self.zero_snr and self.steps < 2:
+            raise BadValue("zero_snr needs a table of at least 2 steps")
 
     @property
     def t_max(self) -> float:  # type: ignore[override]
@@ -123,7 +131,7 @@ class VPTable(Process):
             return self.t_max
         above = int(np.searchsorted(known, noise_level, side="right"))
         if math.isinf(known[above]):
-            return above - 1.0  # the last entry of a zero terminal SNR table is reached only exactly
+            return above - 1.0  # nothing lies between the last finite level and infinity: shown as the last entry
         return above - 2 + (noise_level - known[above - 1]) / (known[above] - known[above - 1])
 
     def alpha_at(self, noise_level: float) -> float:

@@ -55,7 +55,13 @@ class Engine:
         self.forwards = self.rows = 0
 
     def join(self, trajectory: Trajectory) -> None:
-        """Let a trajectory take part from the next round on; one that is done, or there already, changes nothing."""
+        """Let a trajectory take part from the next round on; one that is done, or there already, changes nothing.
+
+        Raises:
+            BadValue: an error ended the trajectory.
+        """
+        if trajectory.failed:
+            raise BadValue("an error ended this trajectory; start a new one")
         if not trajectory.done and trajectory not in self.live:
             self.live.append(trajectory)
 
@@ -67,16 +73,26 @@ class Engine:
 
     @torch.no_grad()
     def round(self) -> None:
-        """Answer one question of every live trajectory; those that finish leave."""
+        """Answer one question of every live trajectory; those that finish leave.
+
+        Where one fails, it leaves too, the others are told their answers, and then its error is raised: whoever catches it can
+        go on with the others.
+        """
         asked = [(trajectory, query) for trajectory in self.live for query in trajectory.queries]
         answers = self._answer([query for _, query in asked])
         told: dict[int, list[Prediction]] = {id(trajectory): [] for trajectory in self.live}
         for (trajectory, _), answer in zip(asked, answers, strict=True):
             told[id(trajectory)].append(answer)
+        failures: list[Exception] = []
         for trajectory in list(self.live):
-            trajectory.tell(told[id(trajectory)])
-            if trajectory.done:
+            try:
+                trajectory.tell(told[id(trajectory)])
+            except Exception as error:
+                failures.append(error)
+            if not trajectory.queries:
                 self.leave(trajectory)
+        if failures:
+            raise failures[0]
 
     def run(self, trajectories: Iterable[Trajectory]) -> list[Tensor]:
         """Take trajectories to their end together and return their images."""

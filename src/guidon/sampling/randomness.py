@@ -18,7 +18,7 @@ class PerImageNoise:
     """Draws standard normal noise for a batch, each row from its image's own generator.
 
     Args:
-        seeds: one per image, 0 <= seed < 2**63.
+        seeds: one per image, 0 <= seed < 2**32 (all that the host's generator tells apart).
         shape: shape of one image, (C, H, W).
         device, dtype: of the noise returned; it is always drawn on the host in float32 (float64 if asked for).
     """
@@ -30,8 +30,8 @@ class PerImageNoise:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if not all(0 <= seed < 2**63 for seed in seeds):
-            raise BadValue("a seed is a whole number from 0 to 2**63 - 1")
+        if not all(0 <= seed < 2**32 for seed in seeds):
+            raise BadValue("a seed is a whole number from 0 to 2**32 - 1")
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._shape, self._device, self._dtype = tuple(shape), device, dtype
 

@@ -53,7 +53,8 @@ class Trajectory:
         x0: the guided estimate of the clean image at the last evaluation, for previews.
         index: steps done.
         nfe: network evaluations per image so far.
-        queries: what the networks are to answer next; empty when done.
+        queries: what the networks are to answer next; empty when done or failed.
+        failed: whether an error ended it; its ``x`` is then no image.
 
     Raises:
         NotSupported: the rule wants a condition that there is none of.
@@ -74,6 +75,7 @@ class Trajectory:
         self.steps = len(levels) - 1
         self.index = self.nfe = 0
         self.queries: tuple[Query, ...] = ()
+        self.failed = False
         self._levels, self._solver, self._rule, self._contexts, self._noise = levels, solver, rule, contexts, noise
         self._run = self._conversation()
         self._advance(None)
@@ -81,7 +83,7 @@ class Trajectory:
     @property
     def done(self) -> bool:
         """Return whether the images are finished."""
-        return not self.queries
+        return not self.queries and not self.failed
 
     def tell(self, answers: Sequence[Prediction]) -> None:
         """Give the answers to `queries`, in their order, and go on to the next question."""
@@ -94,9 +96,13 @@ class Trajectory:
         except StopIteration:
             self.queries = ()
             if not torch.isfinite(self.x).all():
+                self.failed = True
                 raise NumericalError(
                     "the images hold NaN or infinity; the network gives such values, or the weight is far too large"
                 ) from None
+        except Exception:
+            self.queries, self.failed = (), True
+            raise
 
     def _conversation(self) -> Generator[tuple[Query, ...], Mapping[Branch, Prediction], None]:
         """Yield the queries of each evaluation; be told their answers."""

@@ -14,6 +14,7 @@ IMAGE_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 LABEL_NAMES = ("label", "labels", "class", "cls", "fine_label", "coarse_label", "json.label", "json.class")
 CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "json.caption", "json.text", "json.prompt")
 NO_COLUMN = "none"
+MOST_CLASSES = 100_000  # a column of larger numbers holds something else than classes
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,11 @@ def class_names(given: Sequence[str] | None, columns: Columns, found: Iterable[i
     distinct = set(found) - {None}
     numbers = [label for label in distinct if isinstance(label, int)]
     if numbers and len(numbers) == len(distinct):
+        if max(numbers) >= MOST_CLASSES:
+            raise DataError(
+                f"column {columns.label!r} holds numbers up to {max(numbers)}, which are no classes; name another in"
+                " data.label_column, or set it to none"
+            )
         return [str(i) for i in range(max(numbers) + 1)]
     return sorted(str(label) for label in distinct)
 

@@ -84,7 +84,7 @@ def train(
 def _notes_of(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
     """Return the notes of the checkpoint to resume, empty at a new start; refuse what would mix two runs."""
     if not resume:
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise BadValue(
                 f"{out} is not empty; go on with the run that is there with --resume, choose another folder, or delete it"
             )
@@ -110,12 +110,14 @@ def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], 
     accelerator.init_trackers("", init_kwargs={"tensorboard": {"purge_step": trainer.step + 1}})
     due = _Due(settings.checkpoint_every)
     recent: deque[Step] = deque(maxlen=RECENT)
-    loss = float("nan")
+    loss = trainer.loss
+    if not trainer.step:  # what was measured at the start, the thread count above all, is then known to whoever resumes
+        trainer.save(out / "checkpoint")
     with _bar(progress and main) as bar, _finished_steps() as interrupted:
         task = bar.add_task("training", total=1.0, loss="", rate="")
         for step in trainer.steps():
             recent.append(step)
-            loss = sum(s.loss for s in recent) / len(recent)
+            loss = trainer.loss = sum(s.loss for s in recent) / len(recent)
             rate = (step.images - recent[0].images) / max(step.seconds - recent[0].seconds, 1e-9)
             bar.update(task, completed=step.progress, loss=f"loss {loss:.4f}", rate=f"{rate:,.0f} images/s")
             if step.step % settings.log_every == 0:
@@ -129,14 +131,15 @@ def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], 
                 trainer.save(out / "checkpoint")
             if on_step is not None:
                 on_step(step)
-            if interrupted():
+            if trainer.agree(interrupted()):
                 trainer.save(out / "checkpoint")
                 raise KeyboardInterrupt
-    accelerator.end_training()
-    return _finish(trainer, out, loss)
+    model = _finish(trainer, out, loss)
+    accelerator.end_training()  # last: it ends the group of processes
+    return model
 
 
-def _finish(trainer: Trainer, out: Path, loss: float) -> Model:
+def _finish(trainer: Trainer, out: Path, loss: float | None) -> Model:
     """Write the last checkpoint, the model and the account of the run."""
     trainer.save(out / "checkpoint")
     skipped = trainer.data.skipped

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -62,6 +62,9 @@ class ModelSection(Section):
         return architecture
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class TrainSection(Section):
     """The ``train:`` section of a recipe."""
 
@@ -84,7 +87,7 @@ class TrainSection(Section):
         "cosine",
         description="how the learning rate falls to zero at the end of the steps or of the budget, whichever is nearer",
     )
-    betas: tuple[float, float] = Field(
+    betas: tuple[Share, Share] = Field(
         (0.9, 0.99), description="AdamW: decay of the first and second moments of the gradient"
     )
     weight_decay: float = Field(
@@ -97,7 +100,7 @@ class TrainSection(Section):
     threads: int | None = Field(
         None, ge=1, description="CPU threads; none: measure what is fastest before the first step"
     )
-    seed: int = Field(0, ge=0, description="decides the initial weights, the order of the data and all noise")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides the initial weights, the order of the data and all noise")
     objective: Objective = Field(default_factory=lambda: Objective(), description="what is minimised")
     average: str = Field(
         "half-life(50000)", description="average of the weights that is sampled: decay, half-life or power"
@@ -161,6 +164,17 @@ class Recipe(Section):
     model: ModelSection = Field(default_factory=ModelSection, description="what to train")
     train: TrainSection = Field(description="how to train it")
     sample: SampleDefaults = Field(default_factory=SampleDefaults, description="how the model is sampled by default")
+
+    @model_validator(mode="after")
+    def _samplable(self) -> Self:
+        process = registry.parse("process", self.model.process)
+        levels = registry.parse("grid", self.sample.grid).levels(process, self.sample.steps)
+        if self.model.output.startswith(("eps", "edm")) and any(level.alpha == 0 for level in levels[:1]):
+            raise BadValue(
+                f"with output {self.model.output!r} the clean image cannot be told where {self.model.process} leaves no signal;"
+                " use v or velocity"
+            )
+        return self
 
     def model_config_for(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> ModelConfig:
         """Return the config of a model for images (C, H, W) of these classes (None: without classes).
@@ -241,11 +255,14 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 
 
 def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Return the settings that differ from those of a stored recipe (see `flat`), without those that may change."""
+    """Return the settings that differ from those of a stored recipe (see `flat`), without those that may change.
+
+    What a run shows on its way and how its model is sampled by default may change at any time.
+    """
     current = flat(recipe)
-    allowed = tuple(f"train.{key}" for key in MAY_CHANGE)
+    allowed = ("sample.", *(f"train.{key}" for key in MAY_CHANGE))
     names = sorted(stored.keys() | current.keys())
-    return [name for name in names if stored.get(name) != current.get(name) and name not in allowed]
+    return [name for name in names if stored.get(name) != current.get(name) and not name.startswith(allowed)]
 
 
 def seconds(text: str) -> float:
@@ -275,7 +292,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
     if not equals or not key or not all(sections):
         raise BadRecipe(f"cannot read the setting {change!r}; write section.key=value, for instance train.lr=1e-3")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = None if value.strip() == "none" and not key.endswith("_column") else yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise BadRecipe(f"cannot read the value of {change!r}: {' '.join(str(error).split())}") from error
     for section in sections:

@@ -83,13 +83,13 @@ def open_source(config: DataConfig, skipped: Skipped) -> tuple[Columns, Records 
     where = f"{config.source!r}, read as {form}" + (f" ({files[0].absolute()}{more})" if files else "")
     try:
         dataset = _load(form, config, files)
+        features: dict[str, Any] = dataset.features or dict.fromkeys(next(iter(dataset)))
     except Exception as error:  # whatever a reader of a foreign file raises, the remedy is the same
         here = f"; {Path(config.source).absolute()} does not exist either" if form == "hub" else ""
         raise DataError(
             f"cannot open {where}: {' '.join(str(error).split())[:400]}{here}."
             f" Check data.source, data.split ({config.split!r}) and data.format"
         ) from error
-    features: dict[str, Any] = dataset.features or dict.fromkeys(next(iter(dataset)))
     columns = choose(features, image=config.image_column, label=config.label_column, caption=config.caption_column)
     keys = [name for name in ("__key__", "__url__") if name in features]
     dataset = dataset.select_columns(columns.top + keys)
@@ -141,7 +141,10 @@ def locate(config: DataConfig) -> tuple[Format, list[Path]]:
             f"{path.resolve()} holds nothing that can be read as {form}; drop data.format, or correct data.source"
         )
     root = Path(path.absolute().anchor)
-    files = [path] if path.is_file() else sorted(root.glob(str(path.absolute().relative_to(root))))
+    try:
+        files = [path] if path.is_file() else sorted(root.glob(str(path.absolute().relative_to(root))))
+    except ValueError as error:  # "**" beside other letters
+        raise DataError(f"cannot read the pattern {source!r} ({error}); write ** between slashes only") from error
     if not files:
         hint = nearest(source, ["digits"])
         raise DataError(

@@ -67,6 +67,7 @@ class Trainer:
         average: the average of the weights that the recipe asks for; ``average.model`` is the one to sample.
         powers: the power averages to be stored.
         step, seconds: how far the run is.
+        loss: recent mean, kept by whoever drives the run and stored with it; None before the first step.
 
     Raises:
         BadRecipe: the recipe does not fit the data, the network or the number of processes.
@@ -105,6 +106,7 @@ class Trainer:
         self._optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers.values()]
         self._loss = self.accelerator.prepare(DenoisingLoss(self.model, train.objective)).train()
         self.step, self.seconds = 0, 0.0
+        self.loss: float | None = None
         self.threads = self._set_threads(train.threads or threads)
 
     @property
@@ -148,7 +150,13 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write a checkpoint from which `resume` continues exactly; raises `SaveFailed`."""
         if self.accelerator.is_main_process:
-            notes = {"step": self.step, "seconds": self.seconds, "threads": self.threads, "recipe": flat(self.recipe)}
+            notes = {
+                "step": self.step,
+                "seconds": self.seconds,
+                "loss": self.loss,
+                "threads": self.threads,
+                "recipe": flat(self.recipe),
+            }
             save_state(folder, self._objects(), notes)
 
     def resume(self, folder: Path) -> None:
@@ -162,7 +170,7 @@ class Trainer:
         if changed := differences(notes.get("recipe", {}), self.recipe):
             raise BadRecipe(f"the checkpoint in {folder} was trained with other settings: {', '.join(changed)}")
         load_state(folder, self._objects())
-        self.step, self.seconds = notes["step"], notes["seconds"]
+        self.step, self.seconds, self.loss = notes["step"], notes["seconds"], notes["loss"]
 
     def _objects(self) -> dict[str, Stateful]:
         powers = {f"power-{average.profile.length}": average for average in self.powers}  # type: ignore[attr-defined]
@@ -204,6 +212,12 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         return mean, gradient
+
+    def agree(self, wanted: bool) -> bool:
+        """Return whether any process wants something, the same answer in all; every process must ask at every step."""
+        if self.world == 1:
+            return wanted
+        return self.accelerator.reduce(torch.tensor(float(wanted), device=self.device), "sum").item() > 0
 
     def _agreed(self, elapsed: float) -> float:
         """Return the first process's time, so that all end at the same step."""
