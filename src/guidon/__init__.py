@@ -18,7 +18,8 @@ from guidon._version import __version__
 if TYPE_CHECKING:
     from guidon.errors import GuidonError
     from guidon.guidance import CFG, Interval
-    from guidon.model import Model, ModelConfig, load
+    from guidon.model import Model, load
+    from guidon.model_config import ModelConfig
     from guidon.solvers import DDIM, DDPM, DPMpp2M, Euler, Heun
     from guidon.tasks.generate import Samples
 
@@ -33,7 +34,7 @@ _HOME = {
     "Heun": "guidon.solvers",
     "Interval": "guidon.guidance",
     "Model": "guidon.model",
-    "ModelConfig": "guidon.model",
+    "ModelConfig": "guidon.model_config",
     "Samples": "guidon.tasks.generate",
     "load": "guidon.model",
 }

@@ -7,21 +7,21 @@ import operator
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import ValidationError
 from torch import nn
 
-import guidon.models.unet  # noqa: F401  registers the networks
 from guidon import registry
 from guidon._version import __version__
 from guidon.checkpoints.atomic import surviving
 from guidon.checkpoints.native import CONFIG, TENSORS, read_checkpoint, write_checkpoint
 from guidon.conditioning.condition import Context
 from guidon.conditioning.labels import LabelEncoder, Labels
-from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed, ShapeMismatch, UnknownLabel, nearest
+from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
+from guidon.model_config import ModelConfig, check_fit, first_problem
 from guidon.models.denoiser import Denoiser
 from guidon.noise import Process
 from guidon.noise.grids import Grid
@@ -29,44 +29,6 @@ from guidon.solvers import Solver
 from guidon.tasks.generate import OnStep, Samples, generate
 
 Label = int | str | None
-
-
-class SampleDefaults(BaseModel):
-    """How to sample a model when nothing else is said; every field in text form."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rule: str = Field(default="cfg(2)", description="guidance rule, for instance cfg(3, when=interval(0.3, 3))")
-    solver: str = Field(default="dpmpp-2m", description="solver, for instance ddim(eta=0.5)")
-    grid: str = Field(
-        default="karras", description="where the steps lie, for instance karras(rho=7) or respaced('ddim25')"
-    )
-    steps: int = Field(default=20, ge=1, description="number of steps")
-
-    @field_validator("rule", "solver", "grid")
-    @classmethod
-    def _readable(cls, text: str, info: ValidationInfo) -> str:
-        registry.parse(str(info.field_name), text)
-        return text
-
-
-class ModelConfig(BaseModel):
-    """Everything about a model but its numbers; written as ``config.json``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = Field(default=1, description="version of this format")
-    shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
-    network: str = Field(default="unet", description="kind of network")
-    architecture: dict[str, Any] = Field(default_factory=dict, description="the network's own configuration")
-    process: str = Field(default="cosine", description="noise process in text form")
-    output: str = Field(default="v", description="what the raw output means: eps, x0, v, velocity, edm")
-    learned_variance: bool = Field(default=False, description="whether the network also gives the variance of a step")
-    classes: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="names of the classes; none for an unconditional model"
-    )
-    sample: SampleDefaults = Field(default=SampleDefaults(), description="how to sample by default")
-    training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
 
 
 class Model(nn.Module):
@@ -92,8 +54,8 @@ class Model(nn.Module):
         try:
             architecture = network_type.Config(**config.architecture)
         except ValidationError as error:
-            raise BadValue(f"the architecture of the {config.network} does not fit: {_first_problem(error)}") from error
-        _check_fit(config, architecture)
+            raise BadValue(f"the architecture of the {config.network} does not fit: {first_problem(error)}") from error
+        check_fit(config, architecture)
         network = network_type(architecture)
         # with every default written out, so that a saved model does not change when a default does
         self.config = config.model_copy(update={"architecture": network.config.model_dump(mode="json")})
@@ -266,7 +228,7 @@ class Model(nn.Module):
         try:
             model = cls(ModelConfig(**config))
         except ValidationError as error:
-            raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {_first_problem(error)}") from error
+            raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {first_problem(error)}") from error
         expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in tensors.items()}
         if expected != found:
@@ -308,27 +270,6 @@ class Model(nn.Module):
 def load(source: str | Path) -> Model:
     """Load a model from a folder or a hub id; see `Model.from_pretrained`."""
     return Model.from_pretrained(source)
-
-
-def _check_fit(config: ModelConfig, architecture: Any) -> None:
-    """Refuse a network that cannot take or give images of the config's shape."""
-    channels, height, width = config.shape
-    wanted = channels * (2 if config.learned_variance else 1)
-    if (architecture.in_channels, architecture.out_channels) != (channels, wanted):
-        raise ShapeMismatch(
-            f"images of {channels} channels need in_channels {channels} and out_channels {wanted}, "
-            f"the network has {architecture.in_channels} and {architecture.out_channels}"
-        )
-    if config.classes is None and architecture.doors:
-        raise BadValue(
-            f"a model without classes needs a network without a door for them, this one has {sorted(architecture.doors)}; "
-            "for a unet set vector to null"
-        )
-    if height % architecture.multiple or width % architecture.multiple:
-        raise ShapeMismatch(
-            f"this network takes heights and widths that are multiples of {architecture.multiple}, not {height}x{width}; "
-            "resize the images, or use a smaller patch or fewer levels"
-        )
 
 
 def local_folder(source: str | Path) -> Path:
@@ -401,8 +342,3 @@ def whole(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise BadValue(f"{name} is a whole number, got {value!r}") from None
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from guidon import registry
 from guidon.errors import BadRecipe, BadValue, nearest
-from guidon.model import ModelConfig, SampleDefaults
+from guidon.model_config import ModelConfig, SampleDefaults
 from guidon.training.data import DataConfig
 from guidon.training.ema import Power
 from guidon.training.objective import Objective

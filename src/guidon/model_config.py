@@ -1,0 +1,79 @@
+"""What a model is, but for its numbers: the contents of ``config.json``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+import guidon.guidance
+import guidon.models.unet
+import guidon.noise.grids
+import guidon.solvers  # noqa: F401  these register what a config can name
+from guidon import registry
+from guidon.errors import BadValue, ShapeMismatch
+
+
+class SampleDefaults(BaseModel):
+    """How to sample a model when nothing else is said; every field in text form."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: str = Field(default="cfg(2)", description="guidance rule, for instance cfg(3, when=interval(0.3, 3))")
+    solver: str = Field(default="dpmpp-2m", description="solver, for instance ddim(eta=0.5)")
+    grid: str = Field(
+        default="karras", description="where the steps lie, for instance karras(rho=7) or respaced('ddim25')"
+    )
+    steps: int = Field(default=20, ge=1, description="number of steps")
+
+    @field_validator("rule", "solver", "grid")
+    @classmethod
+    def _readable(cls, text: str, info: ValidationInfo) -> str:
+        registry.parse(str(info.field_name), text)
+        return text
+
+
+class ModelConfig(BaseModel):
+    """Everything about a model but its numbers; written as ``config.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = Field(default=1, description="version of this format")
+    shape: tuple[int, int, int] = Field(description="channels, height and width of an image")
+    network: str = Field(default="unet", description="kind of network")
+    architecture: dict[str, Any] = Field(default_factory=dict, description="the network's own configuration")
+    process: str = Field(default="cosine", description="noise process in text form")
+    output: str = Field(default="v", description="what the raw output means: eps, x0, v, velocity, edm")
+    learned_variance: bool = Field(default=False, description="whether the network also gives the variance of a step")
+    classes: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="names of the classes; none for an unconditional model"
+    )
+    sample: SampleDefaults = Field(default=SampleDefaults(), description="how to sample by default")
+    training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
+
+
+def check_fit(config: ModelConfig, architecture: Any) -> None:
+    """Refuse a network that cannot take or give images of the config's shape."""
+    channels, height, width = config.shape
+    wanted = channels * (2 if config.learned_variance else 1)
+    if (architecture.in_channels, architecture.out_channels) != (channels, wanted):
+        raise ShapeMismatch(
+            f"images of {channels} channels need in_channels {channels} and out_channels {wanted}, "
+            f"the network has {architecture.in_channels} and {architecture.out_channels}"
+        )
+    if config.classes is None and architecture.doors:
+        raise BadValue(
+            f"a model without classes needs a network without a door for them, this one has {sorted(architecture.doors)}; "
+            "for a unet set vector to null"
+        )
+    if height % architecture.multiple or width % architecture.multiple:
+        raise ShapeMismatch(
+            f"this network takes heights and widths that are multiples of {architecture.multiple}, not {height}x{width}; "
+            "resize the images, or use a smaller patch or fewer levels"
+        )
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that a schema had to say against its input."""
+    problem = error.errors()[0]
+    return f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
