@@ -14,6 +14,8 @@ from guidon.app.pictures import contact_sheet, file_stems, free_paths
 from guidon.app.png import constant_weight, model_name, parameters_text, read_record, write_png
 from guidon.app.recipes import bundled_recipes, find_recipe
 from guidon.errors import MissingFile, UnknownName
+from guidon.model import Model
+from guidon.training.recipe import load_recipe
 
 RECORD = {
     "guidon": "0.1.0",
@@ -127,3 +129,11 @@ def test_a_sheet_shows_every_image_unsmoothed_in_the_row_of_its_class():
     assert tops[1][0] == tops[2][0] < tops[3][0] == tops[4][0] and tops[1][1] == tops[4][1]
     many = contact_sheet([Image.new("RGB", (64, 64))] * 30, [None] * 30, "")
     assert many.height > 3 * 64
+
+
+@pytest.mark.parametrize("name", sorted(bundled_recipes()))
+def test_every_recipe_that_comes_along_makes_a_model_that_samples(name):
+    recipe = load_recipe(find_recipe(name))
+    shape = (1, 8, 8) if recipe.data.source == "digits" else (3, recipe.data.size, recipe.data.size)
+    model = Model(recipe.model_config_for(shape, [str(i) for i in range(10)]))
+    assert model.sample(3, steps=2).x.shape == (1, *shape)

@@ -43,7 +43,7 @@ class UNetConfig(BaseModel):
         model_channels: the width that ``channel_mult`` multiplies, level by level; each level halves the resolution.
         num_res_blocks: residual blocks per level (one more on the way up); one number, or one per level.
         attention: downsampling factors (1, 2, 4, ...) with self-attention after each block; the middle always has it.
-        heads, head_channels: attention heads, by count or (if set) by channels each.
+        heads, head_channels: attention heads, by count or (if set) as many as hold at least so many channels each.
         decoder_heads: another count for the way up; None for the same.
         attention_order: layout of the qkv outputs; "qkv-first" is guided-diffusion's ``use_new_attention_order``.
         scale_shift: the embedding scales and shifts (AdaGN) or is added.
@@ -239,14 +239,10 @@ class UNet(nn.Module):
         c = self.config
         if level is not None and 2**level not in c.attention:
             return []
-        if c.head_channels is not None and width % c.head_channels:
-            raise BadValue(
-                f"{width} channels do not split into heads of {c.head_channels}; choose head_channels that divide them"
-            )
         heads = (
             (c.decoder_heads if decoder and c.decoder_heads else c.heads)
             if c.head_channels is None
-            else width // c.head_channels
+            else max(width // c.head_channels, 1)
         )
         appended = c.token_width if c.tokens == "append" else 0
         layers: list[nn.Module] = [
