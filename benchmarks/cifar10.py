@@ -5,7 +5,7 @@
 
 Both get the same images, the same wall-clock budget and the same judge: a classifier trained on the real training images, which
 sees no sample while it learns. Each trains in the precision and layout that it comes with, on the count of CPU threads that is
-fastest for it; how fast the peer would be in other modes is noted beside it. Each side's guidance is chosen by the Fréchet
+fastest for it; how fast the peer would be in other modes is noted beside it. Ours samples in float32, the peer in bfloat16 for time. Each side's guidance is chosen by the Fréchet
 distance of a few samples; the samples that are reported are drawn anew.
 Every stage leaves its result in the work folder, and a finished stage is not repeated.
 """
@@ -179,9 +179,7 @@ def peer_train(plan: Plan) -> dict[str, Any]:
 
 def _peer(plan: Plan, n: int, seed: int, **how: Any) -> Drawn:
     trained = result(plan.work, "peer-train")
-    settings = peer.Settings(
-        **trained["settings"] | {"bf16": True, "channels_last": True}
-    )  # samples in a third of the time
+    settings = peer.Settings(**trained["settings"] | peer.SAMPLING)
     torch.set_num_threads(plan.threads)
     diffusion = peer.build(peer.fetch(plan.work / "peer"), settings, CLASSES, SIZE)
     diffusion.load_state_dict(load_file(plan.work / "peer.safetensors"))
@@ -276,7 +274,9 @@ def main(plan: Plan | None = None, *, only: tuple[str, ...] = ()) -> None:
     plan = plan or Plan()
     torch.set_num_threads(plan.threads)
     if run_stages(STAGES, plan, plan.work, only):
-        report = account({stage: result(plan.work, stage) for stage in STAGES}, asdict(plan), peer.VERSION)
+        report = account(
+            {stage: result(plan.work, stage) for stage in STAGES}, asdict(plan), peer.VERSION, peer.SAMPLING
+        )
         write_text(plan.results, json.dumps(report, indent=2) + "\n")
         for key in ("ours", "peer"):
             print(key, report[key]["scores"])

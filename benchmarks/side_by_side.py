@@ -20,13 +20,16 @@ from guidon.app.pictures import contact_sheet
 from guidon.checkpoints.atomic import write_bytes
 
 
-def account(found: Mapping[str, dict[str, Any]], plan: Mapping[str, Any], peer_version: str) -> dict[str, Any]:
+def account(
+    found: Mapping[str, dict[str, Any]], plan: Mapping[str, Any], peer_version: str, peer_sampling: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return settings, versions, machine, numbers of both sides and their ratios; paths are relative to where it runs.
 
     Args:
         found: the result of each stage, by its name.
         plan: the settings of the run.
         peer_version: version of the peer's package.
+        peer_sampling: precision and layout that its samples were drawn in.
     """
     ours, theirs = found["compare"]["ours"], found["compare"]["peer"]
     trained = {"ours": found["ours-train"], "peer": found["peer-train"]}
@@ -40,7 +43,7 @@ def account(found: Mapping[str, dict[str, Any]], plan: Mapping[str, Any], peer_v
         | {"denoising-diffusion-pytorch": peer_version, "python": platform.python_version()},
         "judge": found["judge"],
         "ours": {"training": trained["ours"], "sampling": found["ours-sample"], "scores": ours},
-        "peer": {"training": trained["peer"], "sampling": found["peer-sample"], "scores": theirs},
+        "peer": {"training": trained["peer"], "sampling": {**found["peer-sample"], **peer_sampling}, "scores": theirs},
         "ratios": {
             "training_images_per_second": trained["ours"]["images_per_second"] / trained["peer"]["images_per_second"],
             "training_images_per_second_with_the_peer_in_its_fastest_mode": trained["ours"]["images_per_second"]
