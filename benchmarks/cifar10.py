@@ -5,7 +5,8 @@
 
 Both get the same images, the same wall-clock budget and the same judge: a classifier trained on the real training images, which
 sees no sample while it learns. Each trains in the precision and layout that it comes with, on the count of CPU threads that is
-fastest for it; how fast the peer would be in other modes is noted beside it. Ours samples in float32, the peer in bfloat16 for time. Each side's guidance is chosen by the Fréchet
+fastest for it; how fast the peer would be in other modes is noted beside it.
+Ours samples in float32, the peer in bfloat16 for time. Each side's guidance is chosen by the Fréchet
 distance of a few samples; the samples that are reported are drawn anew.
 Every stage leaves its result in the work folder, and a finished stage is not repeated.
 """
