@@ -126,7 +126,7 @@ def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
             return tuple(_build(item, None, text) for item in items)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            first, second = _build(left, kind, text, hint), _build(right, kind, text, hint)
+            first, second = _build(left, kind, text, hint), _build_link(right, kind, text, hint)
             try:
                 return first | second
             except TypeError:
@@ -142,8 +142,28 @@ def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
     raise BadValue(f"cannot read {ast.unparse(node)!r} in {text!r}: use names, numbers, strings and lists only")
 
 
+# what else may stand right of a | in a text of a kind
+_LINKS = {"rule": "stage"}
+
+
+def _build_link(node: ast.expr, kind: str | None, text: str, hint: Any) -> Any:
+    """Build what stands right of a |: a member of the kind, or of the kind that may follow it."""
+    follows = _LINKS.get(kind or "")
+    name = node.func if isinstance(node, ast.Call) else node
+    if follows and isinstance(name, ast.Name):
+        spelled = name.id.replace("_", "-")
+        if spelled not in _members.get(str(kind), {}) and spelled not in _members.get(follows, {}):
+            raise UnknownName(f"{kind} or {follows}", spelled, {*names(str(kind)), *names(follows)})
+        if spelled in _members.get(follows, {}):
+            return _build(node, follows, text, hint)
+    return _build(node, kind, text, hint)
+
+
 def _find(kind: str | None, name: str, hint: Any) -> Any:
     """Return the member that a name means here; two kinds may share a name where the field's type tells them apart."""
+    follows = _LINKS.get(kind or "")
+    if follows and name in _members.get(follows, {}):
+        raise BadValue(f"{name} is a {follows}: it stands right of a {kind}, for instance 'cfg(3) | {name}'")
     if kind is not None:
         return lookup(kind, name)
     known = {n: member for k in kinds() for n, member in members(k) if _is(member, hint)}

@@ -60,8 +60,8 @@ def test_ho_and_salimans_count_from_plain_conditional() -> None:
 def test_interval_is_open_below_and_closed_above() -> None:
     rule = CFG(3.0, when=Interval(0.5, 2.0))
     expected = {0.4: 1, 0.5: 1, 0.50001: 2, 2.0: 2, 2.00001: 1}
-    assert {level: len(rule.branches(moment(level))) for level in expected} == expected
-    assert rule.branches(moment(9.0)) == (GIVEN,)
+    assert {level: len(rule.branches(moment(level), None)) for level in expected} == expected
+    assert rule.branches(moment(9.0), None) == (GIVEN,)
 
 
 @pytest.mark.parametrize("weight", [LinearWeight(1.0, 5.0), CosineWeight(1.0, 5.0)])
@@ -72,8 +72,8 @@ def test_schedules_reach_both_ends(weight: LinearWeight | CosineWeight) -> None:
     assert math.isclose(values[4], 3.0)
     assert values == sorted(values)
     assert weight.at(moment()) == 1.0  # a single step is the first
-    assert CFG(weight).branches(moment(index=0, steps=9)) == (GIVEN,)
-    assert CFG(weight).branches(moment(index=1, steps=9)) == (GIVEN, NULL)
+    assert CFG(weight).branches(moment(index=0, steps=9), None) == (GIVEN,)
+    assert CFG(weight).branches(moment(index=1, steps=9), None) == (GIVEN, NULL)
 
 
 def test_cosine_starts_flat() -> None:

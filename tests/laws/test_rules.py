@@ -41,7 +41,7 @@ def plainly(label_of: str, network: Exact) -> tuple[torch.Tensor, torch.Tensor]:
 def test_neutral_weights(name: str, rule: type, network: Exact) -> None:
     for weight, branch in ((1.0, GIVEN), (0.0, NULL), ((1.0,) * 4, GIVEN), ((0.0,) * 4, NULL)):
         neutral = dataclasses.replace(plain(name, rule), weight=weight)
-        assert neutral.branches(AT) == (branch,)
+        assert neutral.branches(AT, neutral.init()) == (branch,)
         for got, want in zip(believed(neutral, network), plainly(branch.condition, network), strict=True):
             assert torch.equal(got, want)
 

@@ -81,7 +81,7 @@ def test_read(kind: str, text: str, value: Any) -> None:
         ("rule", "cfg(4, when=3)"),
         ("rule", "cfg(4).weight"),
         ("rule", "cfg(4) | 3"),
-        ("rule", "cfg(4) | cfg(5)"),
+        ("rule", "cfg(4) | euler"),
         ("rule", "cfg(none)"),
         ("rule", "cfg([])"),
         ("rule", "cfg(euler)"),

@@ -28,7 +28,9 @@ def test_guider(case: Case) -> None:
     for call, step in enumerate(case["step"].tolist()):
         here, there = (Level(0.0, 1.0, float(steps - i)) for i in (step, step + 1))
         at, answers = Moment(here, there, step, steps), {GIVEN: given[call], NULL: null[call]}
-        told = {b: Prediction(raw, at.here, raw, -raw) for b, raw in answers.items() if b in rule.branches(at)}
+        told = {
+            b: Prediction(raw, at.here, raw, -raw) for b, raw in answers.items() if b in rule.branches(at, rule.init())
+        }
         guided, _ = rule.combine(told, at, rule.init())
         agree(guided.x0, case["pred"][call], f"x0 at {step}")
         agree(guided.eps, -case["pred"][call], f"eps at {step}")

@@ -128,12 +128,12 @@ class Compare(Rule):
     def init(self) -> int:
         return 0
 
-    def branches(self, at: Moment) -> tuple[Branch, ...]:
+    def branches(self, at: Moment, state: object) -> tuple[Branch, ...]:
         return Branch("given"), Branch("given", network="weak")
 
     def combine(self, predictions: dict[Branch, Prediction], at: Moment, state: int) -> tuple[Guided, int]:
         assert state == at.index  # both evaluations of a step start from the state before it
-        main, weak = (predictions[branch] for branch in self.branches(at))
+        main, weak = (predictions[branch] for branch in self.branches(at, state))
         return Guided(2 * main.x0 - weak.x0, 2 * main.eps - weak.eps), state + 1
 
 

@@ -33,7 +33,7 @@ def guided_by(rule: Rule, network: Denoises, contexts: Mapping[str, Context]) ->
         def ask(branch: Branch):  # type: ignore[no-untyped-def]
             return network(x, at.here, contexts[branch.condition])
 
-        return rule.combine({branch: ask(branch) for branch in rule.branches(at)}, at, rule.init())[0]
+        return rule.combine({branch: ask(branch) for branch in rule.branches(at, rule.init())}, at, rule.init())[0]
 
     return believe
 
@@ -59,7 +59,7 @@ def drive(
         step = solver.step(states[-1], at, solver.init() if i in forget_before else carry, noise)
         ask = next(step)
         while True:
-            asked.append(Ask(ask.x.clone(), ask.at, ask.branches, ask.advance))
+            asked.append(Ask(ask.x.clone(), ask.at, ask.plain, ask.advance))
             try:
                 ask = step.send(believe(ask.x, ask.at))
             except StopIteration as end:

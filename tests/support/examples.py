@@ -77,14 +77,17 @@ REQUIRED = {
     "cfg": {"weight": 3.0},
     "linear": {"first": 1.0, "last": 4.0},
     "cosine": {"first": 1.0, "last": 4.0},
+    "clamp-linear": {"first": 1.0, "last": 4.0, "least": 2.0},
+    "power": {"first": 1.0, "last": 4.0, "exponent": 2.0},
+    "beta": {"peak": 4.0},
     "interval": {"low": 0.3, "high": 3.0},
 }
 
 
 def plain(name: str, member: type) -> Any:
     """Return one object of a registered dataclass, with its defaults."""
-    missing = any(f.init and f.default is dataclasses.MISSING for f in dataclasses.fields(member))
-    return member(**REQUIRED[name]) if missing else member()
+    missing = [f.name for f in dataclasses.fields(member) if f.init and f.default is dataclasses.MISSING]
+    return member(**{field: REQUIRED[name][field] for field in missing}) if missing else member()
 
 
 def solvers() -> list[Any]:

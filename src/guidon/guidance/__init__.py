@@ -1,14 +1,17 @@
-"""How predictions combine: rules, weights."""
+"""How predictions combine: rules, stages, weights."""
 
 from guidon.guidance.cfg import CFG
-from guidon.guidance.rule import GIVEN, NULL, Branch, Guided, Moment, Rule
+from guidon.guidance.chain import Chain
+from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Rule
 from guidon.guidance.weights import CosineWeight, Interval, LinearWeight, Weight, from_ho_salimans
 
 __all__ = [
     "CFG",
     "GIVEN",
     "NULL",
+    "About",
     "Branch",
+    "Chain",
     "CosineWeight",
     "Guided",
     "Interval",

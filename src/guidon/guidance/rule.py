@@ -1,6 +1,7 @@
 """A guidance rule: which branches it wants asked at a moment, and how their predictions combine.
 
 Rules are frozen dataclasses without counters: everything that changes along a run is a state that goes in and comes out.
+They chain from left to right with ``|``; see `chain`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
+from guidon.perturbation import Corruption, Perturbation
+
+if TYPE_CHECKING:
+    from guidon.guidance.chain import Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +27,26 @@ class Branch:
 
     Args:
         condition: which of the trajectory's conditions the network is told: "given", "null", "negative", ...
-        network: which network is asked: "main", "weak", ...
+        network: which network is asked: "main", "weak", "classifier", ...
+        perturbation: how the network is weakened for this question.
+        corruption: how the condition is blurred for this question.
+        inner: ask the head halfway through the network; it answers along with the question without it, at no cost.
+        gradient: ask for the gradient at x of log p(condition | x), told as the `score` of a prediction.
     """
 
     condition: str = "given"
     network: str = "main"
+    perturbation: Perturbation | None = None
+    corruption: Corruption | None = None
+    inner: bool = False
+    gradient: bool = False
+
+    def __str__(self) -> str:
+        parts = [] if self.network == "main" else [self.network]
+        parts += [self.condition]
+        parts += [self.perturbation.name] if self.perturbation else []
+        parts += ["inner"] if self.inner else []
+        return " ".join(parts)
 
 
 GIVEN = Branch("given")
@@ -42,12 +62,14 @@ class Moment:
         there: level that the step goes to.
         index: number of the step, from 0.
         steps: number of steps of the run.
+        began: level that the step began at, where a step has several evaluations and this is a later one.
     """
 
     here: Level
     there: Level
     index: int = 0
     steps: int = 1
+    began: Level | None = None
 
     @property
     def t(self) -> float:
@@ -69,6 +91,11 @@ class Moment:
         """Return how much of the run is done, 0 at the first step, towards 1 at the last."""
         return self.index / self.steps
 
+    @property
+    def ramp(self) -> float:
+        """Return 0 at the first step and 1 at the last."""
+        return self.index / max(self.steps - 1, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Guided:
@@ -78,11 +105,17 @@ class Guided:
         x0: the clean image that the step moves towards (B, ...).
         eps: the noise that the step re-noises with (B, ...).
         variance_fraction: see `Prediction`; that of the given branch.
+        noise_x0: the clean image that ``eps`` belongs to, where that is not ``x0`` (CFG++).
+        drift: a score that the step follows by its own variance, mean + variance * drift (classifier guidance of DDPM).
+        given: the belief without guidance, for a solver that treats the two apart (Rectified-CFG++).
     """
 
     x0: Tensor
     eps: Tensor
     variance_fraction: Tensor | None = None
+    noise_x0: Tensor | None = None
+    drift: Tensor | None = None
+    given: Prediction | None = None
 
     @staticmethod
     def plain(prediction: Prediction) -> Guided:
@@ -90,20 +123,60 @@ class Guided:
         return Guided(prediction.x0, prediction.eps, prediction.variance_fraction)
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What people want to know of a rule, a stage or a weight; `guidon rules` shows it.
+
+    Args:
+        formula: in plain text; D is a clean image, c given, u null, w the weight.
+        cost: network evaluations a step and image.
+        ranges: sensible values, by task.
+        sources: keys of references.bib.
+        notes: what differs from the source, and traps.
+    """
+
+    formula: str
+    cost: str = "2"
+    ranges: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    notes: str = ""
+
+
 Predictions = Mapping[Branch, Prediction]
 State = Any
 
 
+class Link(ABC):
+    """What may stand to the right of a ``|``."""
+
+    about: ClassVar[About]
+
+
 class Rule(ABC):
-    """How the predictions of several branches become one."""
+    """How the predictions of several branches become one.
+
+    Attributes:
+        about: for people.
+        only_with: names of the solvers that can follow the rule; empty for any.
+    """
+
+    about: ClassVar[About]
+    only_with: ClassVar[tuple[str, ...]] = ()
 
     def init(self) -> State:
         """Return the state before the first step; rules without memory have none."""
         return None
 
     @abstractmethod
-    def branches(self, at: Moment) -> tuple[Branch, ...]:
-        """Return the branches that the rule wants asked at a moment, at least one."""
+    def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
+        """Return the branches that the rule wants asked at a moment, at least one.
+
+        In the state that `init` returns it wants all that it will ever want at that moment.
+        """
+
+    def rows(self, branch: Branch, at: Moment, state: State) -> tuple[int, ...] | None:
+        """Return for which images of the batch a branch is wanted; None for all. The others' answers will be NaN."""
+        return None
 
     @abstractmethod
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
@@ -114,3 +187,8 @@ class Rule(ABC):
             at: the moment they were asked at.
             state: what the step before returned.
         """
+
+    def __or__(self, other: object) -> Chain:
+        from guidon.guidance.chain import Chain
+
+        return Chain((self, other)) if isinstance(other, Link) else NotImplemented

@@ -17,6 +17,8 @@ from guidon.errors import BadValue, NotSupported
 from guidon.noise.level import Level, Number
 from guidon.registry import register
 
+SPACES = ("x0", "eps", "v", "velocity", "score")
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -30,6 +32,7 @@ class Prediction:
         variance_fraction: where the network learned the variance of the reverse step, its place in [0, 1] between the
             smallest and the largest log-variance that the step may have; the solver, which knows the step, makes the
             log-variance of it (arXiv 2102.09672, eq. 15).
+        inner: where the network has a head halfway, what that one believes.
     """
 
     x: Tensor
@@ -37,6 +40,7 @@ class Prediction:
     x0: Tensor
     eps: Tensor
     variance_fraction: Tensor | None = None
+    inner: Prediction | None = None
 
     @property
     def v(self) -> Tensor:
@@ -57,7 +61,40 @@ class Prediction:
     def take(self, rows: slice) -> Prediction:
         """Return the prediction for some rows of the batch."""
         fraction = None if self.variance_fraction is None else self.variance_fraction[rows]
-        return Prediction(self.x[rows], self.level.take(rows), self.x0[rows], self.eps[rows], fraction)
+        inner = None if self.inner is None else self.inner.take(rows)
+        return Prediction(self.x[rows], self.level.take(rows), self.x0[rows], self.eps[rows], fraction, inner)
+
+    def moved(self, space: str, change: Tensor) -> Prediction:
+        """Return the prediction after a change of one view, the other views following, at the same ``x``.
+
+        Args:
+            space: the view that changes: x0, eps, v, velocity or score.
+            change: what is added to it (B, ...).
+        """
+        alpha, sigma = (at := self.level.like(self.x)).alpha, at.sigma
+        if space in ("eps", "score"):
+            _nonzero(self.level.alpha, "eps", "the clean image where no signal is left", "let the rule act on x0 or v")
+        match space:  # d x0 / d view; then alpha d x0 + sigma d eps = 0, for x stays
+            case "x0":
+                x0, eps = change, change * (-alpha / sigma)
+            case "eps":
+                x0, eps = change * (-sigma / alpha), change
+            case "v":
+                norm = alpha**2 + sigma**2
+                x0, eps = change * (-sigma / norm), change * (alpha / norm)
+            case "velocity":
+                x0, eps = change * (-sigma / (alpha + sigma)), change * (alpha / (alpha + sigma))
+            case "score":
+                x0, eps = change * (sigma**2 / alpha), change * -sigma
+            case _:
+                raise BadValue(f"there is no view {space!r}; there are: {', '.join(SPACES)}")
+        return Prediction(self.x, self.level, self.x0 + x0, self.eps + eps, self.variance_fraction)
+
+    @staticmethod
+    def from_score(x: Tensor, score: Tensor, level: Level) -> Prediction:
+        """Return what one believes whose score, the gradient of a log density at ``x``, is this (Tweedie's formula)."""
+        at = level.like(x)
+        return Prediction.from_eps(x, score * -at.sigma, level)
 
     @staticmethod
     def from_eps(x: Tensor, raw: Tensor, level: Level, fraction: Tensor | None = None) -> Prediction:

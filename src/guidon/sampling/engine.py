@@ -8,20 +8,29 @@ share forwards; a branch that a rule does not want costs nothing.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from guidon.conditioning.condition import Context
 from guidon.errors import BadValue, NotSupported
+from guidon.guidance.rule import Branch
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
+from guidon.perturbation import Perturbation
 from guidon.sampling.trajectory import Query, Trajectory
+
+Perturbed = tuple[tuple[Perturbation, slice], ...]
 
 
 class Denoises(Protocol):
-    """What the engine needs of a network: (x, level, context) -> `Prediction`."""
+    """What the engine needs of a network: (x, level, context) -> `Prediction`.
+
+    A network that can be weakened takes ``perturbed``, the rows to weaken and how, as a fourth argument, and has a method
+    ``check(perturbation)`` that raises `NotSupported` for what it does not offer; one with an inner head says ``has_inner``.
+    A classifier has, instead of all this, ``log_prob(x, level, context)``, the differentiable log p(condition | x) (B,).
+    """
 
     def __call__(self, x: Tensor, level: Level, context: Context) -> Prediction:
         """Return what is believed at ``x`` (B, ...); level fields are floats, or tensors (B,)."""
@@ -59,9 +68,12 @@ class Engine:
 
         Raises:
             BadValue: an error ended the trajectory.
+            NotSupported: its rule wants a network that there is none of, or something of it that it does not offer.
         """
         if trajectory.failed:
             raise BadValue("an error ended this trajectory; start a new one")
+        for branch in trajectory.wanted:
+            self._check(branch)
         if not trajectory.done and trajectory not in self.live:
             self.live.append(trajectory)
 
@@ -117,26 +129,54 @@ class Engine:
                 start = stop
         return answers  # type: ignore[return-value]
 
+    def _check(self, branch: Branch) -> None:
+        """Raise `NotSupported` unless there is a network that can answer a branch."""
+        network: Any = self.networks.get(branch.network)
+        if network is None:
+            raise NotSupported(
+                f"the rule asks a network {branch.network!r}, but there are: {', '.join(self.networks)}; "
+                f"give one, for instance model.sample(..., {branch.network}=...)"
+            )
+        if branch.gradient and not hasattr(network, "log_prob"):
+            raise NotSupported(
+                f"the network {branch.network!r} is no classifier: it has no log_prob; give one that has"
+            )
+        if branch.perturbation is not None:
+            if not hasattr(network, "check"):
+                raise NotSupported(f"the network {branch.network!r} offers no perturbations; use another rule")
+            network.check(branch.perturbation)
+        if branch.inner and not getattr(network, "has_inner", False):
+            raise NotSupported(
+                f"the network {branch.network!r} has no inner head; train one that has (inner_head: true), or use autoguidance"
+            )
+
     def _forward(self, queries: Sequence[Query]) -> Prediction:
         """Run queries that fit together as one batch, in chunks of at most ``max_batch`` rows."""
-        name = queries[0].branch.network
-        if name not in self.networks:
-            raise NotSupported(f"the rule asks a network {name!r}, but there are: {', '.join(self.networks)}")
-        network = self.networks[name]
+        branch = queries[0].branch
         x = queries[0].x if len(queries) == 1 else torch.cat([query.x for query in queries])
         context = self._context([query.context for query in queries])
-        level = _joined([query.level for query in queries], [query.x.shape[0] for query in queries])
+        counts = [query.x.shape[0] for query in queries]
+        level = _joined([query.level for query in queries], counts)
+        perturbed = _perturbed(queries, counts)
         self.rows += x.shape[0]
         size = self.max_batch or x.shape[0]
         if size >= x.shape[0]:
-            self.forwards += 1
-            return network(x, level, context)
+            return self._ask(branch, x, level, context, perturbed)
         parts = []
         for start in range(0, x.shape[0], size):
             rows = slice(start, start + size)
-            parts.append(network(x[rows], level.take(rows), context.take(rows)))
-            self.forwards += 1
+            parts.append(self._ask(branch, x[rows], level.take(rows), context.take(rows), _within(perturbed, rows)))
         return _concatenated(parts, x, level)
+
+    def _ask(self, branch: Branch, x: Tensor, level: Level, context: Context, perturbed: Perturbed) -> Prediction:
+        network: Any = self.networks[branch.network]
+        self.forwards += 1
+        if branch.gradient:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                (score,) = torch.autograd.grad(network.log_prob(x, level, context).sum(), x)
+            return Prediction.from_score(x.detach(), score, level)
+        return network(x, level, context, perturbed) if perturbed else network(x, level, context)
 
     def _context(self, contexts: list[Context]) -> Context:
         """Join contexts; a group asks with the same ones at every step, so joins are kept until a trajectory leaves."""
@@ -144,13 +184,22 @@ class Engine:
             return contexts[0]
         key = tuple(contexts)  # the very same objects: contexts compare by identity
         if key not in self._joined:
+            if len(self._joined) >= 64:  # conditions that change at every step are joined anew and not kept for good
+                self._joined.clear()
             self._joined[key] = Context.stack(contexts)
         return self._joined[key]
 
 
 def _group(query: Query) -> Hashable:
     """Return what queries must share to be answered by one forward."""
-    return query.branch.network, query.x.shape[1:], query.x.dtype, query.x.device, query.context.signature
+    return (
+        query.branch.network,
+        query.branch.gradient,
+        query.x.shape[1:],
+        query.x.dtype,
+        query.x.device,
+        query.context.signature,
+    )
 
 
 def _joined(levels: Sequence[Level], counts: Sequence[int]) -> Level:
@@ -165,12 +214,36 @@ def _joined(levels: Sequence[Level], counts: Sequence[int]) -> Level:
     return Level(t, alpha, sigma)
 
 
+def _perturbed(queries: Sequence[Query], counts: Sequence[int]) -> Perturbed:
+    """Return which rows of a joined batch are to be perturbed, and how; neighbours that agree are one entry."""
+    found: list[tuple[Perturbation, slice]] = []
+    start = 0
+    for query, count in zip(queries, counts, strict=True):
+        perturbation = query.branch.perturbation
+        if perturbation is not None:
+            if found and found[-1][0] == perturbation and found[-1][1].stop == start:
+                start_before = found.pop()[1].start
+                found.append((perturbation, slice(start_before, start + count)))
+            else:
+                found.append((perturbation, slice(start, start + count)))
+        start += count
+    return tuple(found)
+
+
+def _within(perturbed: Perturbed, rows: slice) -> Perturbed:
+    """Return the perturbed rows of a chunk, counted from its start."""
+    cut = [(p, max(s.start, rows.start) - rows.start, min(s.stop, rows.stop) - rows.start) for p, s in perturbed]
+    return tuple((p, slice(start, stop)) for p, start, stop in cut if start < stop)
+
+
 def _concatenated(parts: Sequence[Prediction], x: Tensor, level: Level) -> Prediction:
     fractions = [part.variance_fraction for part in parts if part.variance_fraction is not None]
+    inner = [part.inner for part in parts if part.inner is not None]
     return Prediction(
         x,
         level,
         torch.cat([part.x0 for part in parts]),
         torch.cat([part.eps for part in parts]),
         torch.cat(fractions) if fractions else None,
+        _concatenated(inner, x, level) if inner else None,
     )

@@ -37,8 +37,12 @@ class PerImageNoise:
 
     def __call__(self) -> Tensor:
         """Return the next noise, (B, *shape)."""
+        return self.of_shape(self._shape)
+
+    def of_shape(self, shape: Sequence[int]) -> Tensor:
+        """Return the next noise in another shape, (B, *shape)."""
         dtype = torch.float64 if self._dtype == torch.float64 else torch.float32
-        rows = torch.empty(len(self._generators), *self._shape, dtype=dtype)
+        rows = torch.empty(len(self._generators), *shape, dtype=dtype)
         for row, generator in zip(rows, self._generators, strict=True):
             row.normal_(generator=generator)
         return rows.to(self._device, self._dtype)

@@ -6,35 +6,60 @@ answer into the one `Guided` that the solver is told. It is a state machine with
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from guidon import registry
 from guidon.conditioning.condition import Context
+from guidon.conditioning.corrupt import corrupted
 from guidon.errors import BadValue, NotSupported, NumericalError
-from guidon.guidance.rule import Branch, Moment, Rule
+from guidon.guidance.rule import Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
 from guidon.solvers.solver import Ask, Noise, Solver
 
+Told = Context | Callable[[int], Context]
+RowNoise = Callable[[Sequence[int]], Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question to one network, for the whole batch of a trajectory.
+    """A question to one network, for the whole batch of a trajectory or some of its images.
 
     Args:
         branch: which network, told what.
         x: the state (B, ...).
         level: where on the process.
         context: what the network is told, for B images.
+        rows: which images of the trajectory these are; None for all.
     """
 
     branch: Branch
     x: Tensor
     level: Level
     context: Context
+    rows: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened at one evaluation, for whoever looks on.
+
+    Args:
+        at: the moment.
+        predictions: what the networks answered, by branch.
+        guided: what the rule made of it.
+        asked: network evaluations of each image, (B,) whole numbers.
+    """
+
+    at: Moment
+    predictions: Predictions
+    guided: Guided
+    asked: Tensor
 
 
 class Trajectory:
@@ -45,19 +70,22 @@ class Trajectory:
         levels: the levels to visit, noisiest first (see `Grid`), at least two.
         solver: how to move.
         rule: how to guide.
-        contexts: what the network is told under each name that the rule's branches use ("given", "null", ...).
+        contexts: what a network is told under each name that the rule's branches use ("given", "null", ...): a context, or a
+            function of the step that gives one. "weak:given" is what the network "weak" is told in place of "given".
         noise: gives noise of the shape of ``x``.
+        row_noise: gives noise for conditions, (B, *shape), for rules that blur them.
+        look_on: called with the `Event` of every evaluation.
 
     Attributes:
         x: the state; the images once `done`.
         x0: the guided estimate of the clean image at the last evaluation, for previews.
         index: steps done.
-        nfe: network evaluations per image so far.
+        wanted: every branch that the rule may ask.
         queries: what the networks are to answer next; empty when done or failed.
         failed: whether an error ended it; its ``x`` is then no image.
 
     Raises:
-        NotSupported: the rule wants a condition that there is none of.
+        NotSupported: the rule wants a condition that there is none of, or a solver that this is not.
     """
 
     def __init__(
@@ -66,17 +94,26 @@ class Trajectory:
         levels: Sequence[Level],
         solver: Solver,
         rule: Rule,
-        contexts: Mapping[str, Context],
+        contexts: Mapping[str, Told],
         noise: Noise,
+        *,
+        row_noise: RowNoise | None = None,
+        look_on: Callable[[Event], None] | None = None,
     ) -> None:
         if len(levels) < 2:
             raise BadValue(f"a trajectory needs at least two levels, got {len(levels)}")
         self.x, self.x0 = x, x
         self.steps = len(levels) - 1
-        self.index = self.nfe = 0
+        self.index = 0
         self.queries: tuple[Query, ...] = ()
         self.failed = False
-        self._levels, self._solver, self._rule, self._contexts, self._noise = levels, solver, rule, contexts, noise
+        self._levels, self._solver, self._rule, self._contexts = levels, solver, rule, contexts
+        self._noise, self._row_noise, self._look_on = noise, row_noise, look_on
+        self._taken: dict[tuple[int, tuple[int, ...]], tuple[Context, Context]] = {}
+        self._asked = 0
+        self._evaluations = torch.zeros(x.shape[0], dtype=torch.long) if look_on is not None else None
+        self.wanted = self._everything()
+        self._check()
         self._run = self._conversation()
         self._advance(None)
 
@@ -85,9 +122,18 @@ class Trajectory:
         """Return whether the images are finished."""
         return not self.queries and not self.failed
 
+    @property
+    def nfe(self) -> int | float:
+        """Return the network evaluations per image so far; a mean, where some images needed fewer."""
+        whole, rest = divmod(self._asked, self.x.shape[0])
+        return self._asked / self.x.shape[0] if rest else whole
+
     def tell(self, answers: Sequence[Prediction]) -> None:
         """Give the answers to `queries`, in their order, and go on to the next question."""
-        self.nfe += len(answers)
+        self._asked += sum(answer.x.shape[0] for answer in answers)
+        if self._evaluations is not None:
+            for query in self.queries:
+                self._evaluations[slice(None) if query.rows is None else list(query.rows)] += 1
         self._advance({query.branch: answer for query, answer in zip(self.queries, answers, strict=True)})
 
     def _advance(self, answers: Mapping[Branch, Prediction] | None) -> None:
@@ -97,9 +143,7 @@ class Trajectory:
             self.queries = ()
             if not torch.isfinite(self.x).all():
                 self.failed = True
-                raise NumericalError(
-                    "the images hold NaN or infinity; the network gives such values, or the weight is far too large"
-                ) from None
+                raise NumericalError("the images hold NaN or infinity after the last step") from None
         except Exception:
             self.queries, self.failed = (), True
             raise
@@ -114,8 +158,17 @@ class Trajectory:
             ask = next(step)
             before = state  # every evaluation of a step starts from here, so that memory grows once a step
             while True:
-                predictions = yield tuple(self._query(branch, ask) for branch in self._wanted(ask))
-                guided, after = self._rule.combine(predictions, ask.at, before)
+                if ask.plain is None:
+                    wanted = self._rule.branches(ask.at, before)
+                    answers = yield self._queries(wanted, ask, before)
+                    predictions = self._answered(wanted, answers, ask)
+                    guided, after = self._rule.combine(predictions, ask.at, before)
+                else:
+                    predictions = yield (self._query(ask.plain, ask, None),)
+                    guided, after = Guided.plain(predictions[ask.plain]), before
+                self._check_numbers(predictions, guided, ask.at)
+                if self._look_on is not None:
+                    self._look_on(Event(ask.at, predictions, guided, self._counted()))
                 if ask.advance:
                     state = after
                 self.x0 = guided.x0
@@ -126,12 +179,116 @@ class Trajectory:
                     break
         self.index = self.steps
 
-    def _wanted(self, ask: Ask) -> tuple[Branch, ...]:
-        return self._rule.branches(ask.at) if ask.branches is None else ask.branches
+    def _queries(self, wanted: tuple[Branch, ...], ask: Ask, state: object) -> tuple[Query, ...]:
+        """Return a query for each branch that is wanted; an inner head answers along with the whole network."""
+        asked = dict.fromkeys(replace(branch, inner=False) if branch.inner else branch for branch in wanted)
+        blurs: dict[str, Tensor] = {}
+        return tuple(self._query(branch, ask, self._rule.rows(branch, ask.at, state), blurs) for branch in asked)
 
-    def _query(self, branch: Branch, ask: Ask) -> Query:
-        context = self._contexts.get(branch.condition)
+    def _query(
+        self, branch: Branch, ask: Ask, rows: tuple[int, ...] | None, blurs: dict[str, Tensor] | None = None
+    ) -> Query:
+        context = self._context(branch)
+        if callable(context):
+            context = context(ask.at.index)
+        if branch.corruption is not None:
+            assert self._row_noise is not None and blurs is not None
+            context = corrupted(context, branch.corruption, self._row_noise, blurs)
+        if rows is None:
+            return Query(branch, ask.x, ask.at.here, context)
+        return Query(branch, ask.x[list(rows)], ask.at.here, self._rows_of(context, rows), rows)
+
+    def _rows_of(self, context: Context, rows: tuple[int, ...]) -> Context:
+        """Return some rows of a context; the same object at every step, so that the engine joins it once."""
+        key = id(context), rows
+        if key not in self._taken:
+            if len(self._taken) > 64:
+                self._taken.clear()
+            self._taken[key] = context, context.take(list(rows))  # the first is held so that its id stays its own
+        return self._taken[key][1]
+
+    def _answered(
+        self, wanted: tuple[Branch, ...], answers: Mapping[Branch, Prediction], ask: Ask
+    ) -> Mapping[Branch, Prediction]:
+        """Return a prediction for each branch that is wanted, NaN where an image was not asked for."""
+        full = {
+            query.branch: answers[query.branch]
+            if query.rows is None
+            else _spread(answers[query.branch], query.rows, ask.x, ask.at.here)
+            for query in self.queries
+        }
+        for branch in wanted:
+            if branch.inner:
+                inner = full[replace(branch, inner=False)].inner
+                assert inner is not None
+                full[branch] = inner
+        return full
+
+    def _counted(self) -> Tensor:
+        assert self._evaluations is not None
+        counted, self._evaluations = self._evaluations, torch.zeros_like(self._evaluations)
+        return counted
+
+    def _everything(self) -> tuple[Branch, ...]:
+        """Return every branch that the rule may ask at any step."""
+        found: dict[Branch, None] = {}
+        for index in range(self.steps):
+            at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
+            found |= dict.fromkeys(self._rule.branches(at, self._rule.init()))
+        return tuple(found)
+
+    def _check(self) -> None:
+        """Refuse, before the first step, what cannot be done."""
+        name = registry.to_text(self._solver)
+        if self._rule.only_with and name.partition("(")[0] not in self._rule.only_with:
+            raise NotSupported(
+                f"{registry.to_text(self._rule)} works with the solver {' or '.join(self._rule.only_with)} only, "
+                f"not with {name}; choose that one"
+            )
+        for branch in self.wanted:
+            self._context(branch)
+            if branch.corruption is not None and self._row_noise is None:
+                raise NotSupported("the rule blurs conditions and this trajectory has no row_noise to do it with")
+
+    def _context(self, branch: Branch) -> Told:
+        """Return what a network is told; raises `NotSupported` where nobody said."""
+        context = self._contexts.get(f"{branch.network}:{branch.condition}", self._contexts.get(branch.condition))
         if context is None:
             known = ", ".join(sorted(self._contexts)) or "none"
-            raise NotSupported(f"the rule asks with the condition {branch.condition!r}, but there are: {known}")
-        return Query(branch, ask.x, ask.at.here, context)
+            raise NotSupported(
+                f"the rule {registry.to_text(self._rule)} asks with the condition {branch.condition!r}, but there are: "
+                f"{known}; give that one too, or use another rule"
+            )
+        return context
+
+    def _check_numbers(self, predictions: Mapping[Branch, Prediction], guided: Guided, at: Moment) -> None:
+        """Raise `NumericalError` naming branch and step where a number is NaN or infinite."""
+        if math.isfinite(float(guided.x0.sum() + guided.eps.sum())):
+            return  # one look at the device a step; a sum that only overflowed is told apart below
+        where = f"in step {at.index + 1} of {self.steps}, at noise level {at.noise_level:.4g}"
+        asked = {query.branch: query.rows for query in self.queries}
+        for branch, prediction in predictions.items():
+            rows = asked.get(replace(branch, inner=False))
+            values = prediction.x0 if rows is None else prediction.x0[list(rows)]
+            if not torch.isfinite(values).all():
+                raise NumericalError(
+                    f"the branch {str(branch)!r} gave NaN or infinity {where}; the network fails there: check its "
+                    "weights and precision, or begin at a lower noise level"
+                )
+        if not (torch.isfinite(guided.x0).all() and torch.isfinite(guided.eps).all()):
+            raise NumericalError(
+                f"the rule {registry.to_text(self._rule)} gave NaN or infinity {where}, from finite beliefs; "
+                "its weight is far too large"
+            )
+
+
+def _spread(answer: Prediction, rows: tuple[int, ...], x: Tensor, level: Level) -> Prediction:
+    """Return an answer for some images as one for all, NaN for the others."""
+    index = torch.tensor(rows, device=x.device)
+
+    def spread(part: Tensor) -> Tensor:
+        return torch.full_like(x, math.nan).index_copy_(0, index, part)
+
+    fraction = None if answer.variance_fraction is None else spread(answer.variance_fraction)
+    inner = None if answer.inner is None else _spread(answer.inner, rows, x, level)
+    return Prediction(x, level, spread(answer.x0), spread(answer.eps), fraction, inner)

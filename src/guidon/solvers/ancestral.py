@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue, NotSupported
-from guidon.guidance.rule import Moment
+from guidon.guidance.rule import Guided, Moment
 from guidon.registry import register
 from guidon.solvers.euler import renoise
 from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
@@ -74,14 +74,18 @@ class DDPM(Solver):
         mean = guided.x0 * of_x0 + x * of_x
         if at.there.sigma == 0:
             return mean, carry
+        variance = self._variance(guided, at)
+        if guided.drift is not None:
+            mean = mean + guided.drift * variance
+        return mean + noise() * variance**0.5, carry
+
+    def _variance(self, guided: Guided, at: Moment) -> float | Tensor:
         small, large = posterior_variances(at)
-        if self.variance == "learned":
-            if guided.variance_fraction is None:
-                raise NotSupported("this network learned no variance; use ddpm('small') or ddpm('large')")
-            deviation: float | Tensor = torch.exp(0.5 * log_variance(guided.variance_fraction, small, large))
-        else:
-            deviation = math.sqrt(small if self.variance == "small" else large)
-        return mean + noise() * deviation, carry
+        if self.variance != "learned":
+            return small if self.variance == "small" else large
+        if guided.variance_fraction is None:
+            raise NotSupported("this network learned no variance; use ddpm('small') or ddpm('large')")
+        return torch.exp(log_variance(guided.variance_fraction, small, large))
 
 
 def posterior_mean(at: Moment) -> tuple[float, float]:

@@ -57,6 +57,6 @@ class Heun(Solver):
         ahead = renoise(here, at.there)
         if at.there.sigma == 0 or math.isinf(at.noise_level):
             return ahead, carry
-        there = yield Ask(ahead, replace(at, here=at.there), advance=False)
+        there = yield Ask(ahead, replace(at, here=at.there, began=at.here), advance=False)
         half_step = at.there.alpha * (at.there.noise_level - at.noise_level) / 2
         return torch.add(ahead, there.eps - here.eps, alpha=float(half_step)), carry

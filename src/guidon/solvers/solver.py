@@ -26,13 +26,13 @@ class Ask:
     Args:
         x: the state (B, ...).
         at: its moment.
-        branches: ask for these instead of those the rule wants.
+        plain: ask this branch alone and tell what it believes, without the rule.
         advance: whether the answer advances the rule's state; the second evaluation of a two-evaluation step does not.
     """
 
     x: Tensor
     at: Moment
-    branches: tuple[Branch, ...] | None = None
+    plain: Branch | None = None
     advance: bool = True
 
 

@@ -34,7 +34,7 @@ class Samples:
         seeds: one per image.
         labels: class id per image, None where there is no class.
         record: what was asked for; JSON-able.
-        nfe: network evaluations per image.
+        nfe: network evaluations per image; a mean, where some images needed fewer than others.
         forwards: forwards that were run for all images together.
         seconds: wall-clock time of the sampling.
     """
@@ -43,7 +43,7 @@ class Samples:
     seeds: tuple[int, ...]
     labels: tuple[int | None, ...]
     record: dict[str, Any] = field(default_factory=dict)
-    nfe: int = 0
+    nfe: int | float = 0
     forwards: int = 0
     seconds: float = 0.0
 
