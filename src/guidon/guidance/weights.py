@@ -35,7 +35,7 @@ class LinearWeight(Weight):
     about: ClassVar[About] = About(
         formula="first + (last - first) r, r from 0 at the first step to 1 at the last",
         ranges=("upwards, linear(1, 2w - 1), spends as much as a constant w",),
-        sources=("wang2024analysis",),
+        sources=("wang2024schedulers",),
         notes="Wang et al. find schedules that grow while the image clears better than falling ones.",
     )
 
@@ -54,7 +54,7 @@ class ClampLinearWeight(Weight):
     about: ClassVar[About] = About(
         formula="max(least, first + (last - first) r)",
         ranges=("least about 2 for SD 1.5, 4 for SDXL",),
-        sources=("wang2024analysis",),
+        sources=("wang2024schedulers",),
     )
 
     first: float
@@ -73,7 +73,7 @@ class CosineWeight(Weight):
     about: ClassVar[About] = About(
         formula="first + (last - first)(1 - cos(pi r)) / 2",
         ranges=("upwards, cosine(1, 2w - 1), spends as much as a constant w",),
-        sources=("wang2024analysis",),
+        sources=("wang2024schedulers",),
         notes="Downwards, cosine(15, 1), is what is also called progressive CFG; it loses modes (docs/choosing.md).",
     )
 
@@ -97,7 +97,7 @@ class PowerWeight(Weight):
     about: ClassVar[About] = About(
         formula="first + (last - first) r^exponent",
         ranges=("exponent 0.5 to 4",),
-        sources=("wang2024analysis",),
+        sources=("wang2024schedulers",),
     )
 
     first: float
@@ -125,7 +125,7 @@ class BetaWeight(Weight):
     about: ClassVar[About] = About(
         formula="1 + (peak - 1) r^(a-1) (1-r)^(b-1) / max of the same",
         ranges=("a = b = 2", "peak as a constant weight, or half as much again"),
-        sources=("malarz2025classifier",),
+        sources=("malarz2025betacfg",),
         notes="Only the shape over time is the source's; scaled so that `peak` is reached.",
     )
 
@@ -183,7 +183,7 @@ class Interval:
         formula="w where low < sigma / alpha <= high, 1 elsewhere",
         cost="1 outside",
         ranges=("ImageNet-512, EDM2-S: (0.28, 2.9]", "DiT-XL/2: (0.34, 1.02]", "SDXL: (0.28, 5.42]"),
-        sources=("kynkaanniemi2024applying",),
+        sources=("kynkaanniemi2024interval",),
     )
 
     low: float
