@@ -75,6 +75,12 @@ def of_type(name: str, field: str, hint: Any) -> st.SearchStrategy[Any]:
 
 REQUIRED = {
     "cfg": {"weight": 3.0},
+    **{
+        name: {"weight": 3.0}
+        for name in ("negative", "avoid", "two-scale", "perp-neg", "autoguidance", "pag", "seg", "slg")
+    },
+    **{name: {"weight": 3.0} for name in ("tsg", "icg", "internal")},
+    "conjunction": {"weights": (3.0, 2.0)},
     "linear": {"first": 1.0, "last": 4.0},
     "cosine": {"first": 1.0, "last": 4.0},
     "clamp-linear": {"first": 1.0, "last": 4.0, "least": 2.0},

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from guidon.guidance.contrast import Weighted
 from guidon.guidance.rule import NULL, About, Branch
-from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight
+from guidon.guidance.weights import Interval, PerImage, Weight
 from guidon.registry import register
 
 
@@ -35,9 +35,6 @@ class CFG(Weighted):
 
     weight: float | PerImage | Weight
     when: Interval | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", checked_weight(self.weight))
 
     @property
     def away(self) -> Branch:

@@ -89,7 +89,7 @@ class Chain(Rule):
         for link, s in zip(rest, state[1:], strict=True):
             if isinstance(link, Contrast) and not everywhere(link.weight_at(at), 1.0):
                 # at weight 0 too: what is added to another rule's result is a difference
-                wanted += [b for b in (GIVEN, *link.branches(at, s), link.away) if b not in wanted]
+                wanted += [b for b in (GIVEN, *link.branches(at, s), link.away_at(at)) if b not in wanted]
         questions = [tuple(wanted)]
         for link, s in zip(rest, state[1:], strict=True):
             if isinstance(link, Relay):

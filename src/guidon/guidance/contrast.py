@@ -15,7 +15,7 @@ from torch import Tensor
 
 from guidon.errors import ShapeMismatch
 from guidon.guidance.rule import GIVEN, Branch, Guided, Link, Moment, Predictions, Rule, State
-from guidon.guidance.weights import Interval, PerImage, Weight
+from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight
 from guidon.noise.prediction import Prediction
 
 Strength = float | PerImage | Tensor  # one for all images, or (B,)
@@ -50,6 +50,10 @@ class Contrast(Rule, Link):
     def away(self) -> Branch:
         """The branch that one steers away from."""
 
+    def away_at(self, at: Moment) -> Branch:
+        """Return the branch that one steers away from at a moment."""
+        return self.away
+
     @abstractmethod
     def weight_at(self, at: Moment) -> float | PerImage | None:
         """Return the weight at a moment; None where it depends on the answers."""
@@ -58,7 +62,8 @@ class Contrast(Rule, Link):
         weight = self.weight_at(at)
         if everywhere(weight, 1.0):
             return (GIVEN,)
-        return (self.away,) if everywhere(weight, 0.0) else (GIVEN, self.away)
+        away = self.away_at(at)
+        return (away,) if everywhere(weight, 0.0) else (GIVEN, away)
 
     def pull(self, predictions: Predictions, at: Moment, state: State) -> tuple[Pull | None, State]:
         """Return the pull at a moment, None where the weight is 1, and the state after the step."""
@@ -66,7 +71,7 @@ class Contrast(Rule, Link):
         assert weight is not None
         if everywhere(weight, 1.0):
             return None, state
-        away = predictions[self.away]
+        away = predictions[self.away_at(at)]
         return Pull(away if everywhere(weight, 0.0) else predictions[GIVEN], away, weight), state
 
     def finish(self, guided: Guided, predictions: Predictions, at: Moment) -> Guided:
@@ -84,6 +89,9 @@ class Weighted(Contrast):
 
     weight: float | PerImage | Weight
     when: Interval | None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", checked_weight(self.weight))
 
     def weight_at(self, at: Moment) -> float | PerImage | None:
         if self.when is not None and not self.when.holds(at):
