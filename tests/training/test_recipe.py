@@ -115,6 +115,9 @@ def test_differences_name_what_matters_only():
     assert differences(stored, tiny_recipe(steps=99, budget="1m", sample_every=3, checkpoint_every=7)) == []
     assert differences(stored, tiny_recipe(lr=0.5, objective={"gamma": 2})) == ["train.lr", "train.objective.gamma"]
     assert differences(stored, tiny_recipe({"heads": 2})) == ["model.architecture.heads"]
+    older = {name: value for name, value in stored.items() if name != "train.objective.inner_weight"}
+    assert differences(older, tiny_recipe()) == []
+    assert differences(older, tiny_recipe(objective={"inner_weight": 1.0})) == ["train.objective.inner_weight"]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ class CrossAttention(Listener):
         tokens: width D of the tokens (B, T, D).
     """
 
+    kind = "cross"
+
     def __init__(self, channels: int, heads: int, tokens: int, groups: Groups = ADM_GROUPS) -> None:
         super().__init__()
         if channels % heads:

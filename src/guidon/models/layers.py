@@ -6,6 +6,7 @@ Letters in shape comments: B images, C channels, H W rows and columns, L = H * W
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guidon.errors import BadValue
+from guidon.models.perturb import blur, with_rows
+from guidon.perturbation import Perturbation
 
 AttentionOrder = Literal["heads-first", "qkv-first"]
 M = TypeVar("M", bound=nn.Module)
@@ -25,6 +28,7 @@ class Signal(NamedTuple):
     vector: Tensor | None = None  # (B, D) for FiLM
     tokens: Tensor | None = None  # (B, T, D)
     mask: Tensor | None = None  # (B, T) bool, true = real token
+    weak: Mapping[str, Sequence[tuple[Perturbation, slice]]] | None = None  # by layer: which rows are weakened, and how
 
 
 class Stage(nn.Sequential):
@@ -32,12 +36,32 @@ class Stage(nn.Sequential):
 
     def forward(self, x: Tensor, signal: Signal) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, signal) if isinstance(layer, Listener) else layer(x)
+            if not isinstance(layer, Listener):
+                x = layer(x)
+                continue
+            before, x = x, layer(x, signal)
+            for perturbation, rows in layer.weakened(signal):
+                if perturbation.name == "skip":
+                    x = with_rows(x, rows, before[rows])
         return x
 
 
 class Listener(nn.Module):
-    """Base of the layers called as ``layer(x, signal)``."""
+    """Base of the layers called as ``layer(x, signal)``.
+
+    Attributes:
+        kind: what it is, for its name.
+        name: where it stands in its network; given by the network.
+        skippable: whether it can be left out, that is, adds to its input.
+    """
+
+    kind = "layer"
+    name = ""
+    skippable = True
+
+    def weakened(self, signal: Signal) -> Sequence[tuple[Perturbation, slice]]:
+        """Return which rows of the batch are weakened in this layer, and how."""
+        return () if signal.weak is None else signal.weak.get(self.name, ())
 
 
 class Groups(NamedTuple):
@@ -138,6 +162,8 @@ class ResBlock(Listener):
         film: what modulates the block's output by the condition vector alone; None for nothing.
     """
 
+    kind = "block"
+
     def __init__(
         self,
         channels: int,
@@ -170,6 +196,7 @@ class ResBlock(Listener):
         )
         self.skip_connection = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
         self.film = film
+        self.skippable = channels == out_channels and resample is None
 
     def forward(self, x: Tensor, signal: Signal) -> Tensor:
         norm_in, activation, conv_in = self.in_layers
@@ -195,7 +222,12 @@ class Attention(Listener):
         channels: C, split over ``heads``.
         order: how the 3C outputs of ``qkv`` are laid out: heads outermost (the original) or q, k, v outermost.
         tokens: width of the tokens whose keys and values are put before the image's; 0 for none.
+
+    Two perturbations act here: "attention-identity" lets a position attend to itself alone (PAG, arXiv:2403.17377),
+    "query-blur" blurs the queries (SEG, arXiv:2408.00760).
     """
+
+    kind = "attention"
 
     def __init__(
         self,
@@ -220,7 +252,10 @@ class Attention(Listener):
     def forward(self, x: Tensor, signal: Signal) -> Tensor:
         flat = self.norm(x).flatten(2).transpose(1, 2)  # (B, L, C)
         query, key, value = self._split(self.qkv(flat), 3)  # each (B, heads, L, C/heads)
-        mask = None
+        own, mask, weakened = value, None, self.weakened(signal)
+        for perturbation, rows in weakened:
+            if perturbation.name == "query-blur":
+                query = with_rows(query, rows, blur(query[rows], x.shape[2:], perturbation.amount))
         if self.encoder_kv is not None and signal.tokens is not None:
             more_keys, more_values = self._split(self.encoder_kv(signal.tokens), 2)
             key, value = (
@@ -230,6 +265,9 @@ class Attention(Listener):
             if signal.mask is not None:
                 mask = F.pad(signal.mask, (0, flat.shape[1]), value=True)[:, None, None, :]
         h = attend(query, key, value, mask)
+        for perturbation, rows in weakened:
+            if perturbation.name == "attention-identity":
+                h = with_rows(h, rows, own[rows])
         h = self.proj_out(h.transpose(1, 2).flatten(2))  # (B, L, C)
         return x + h.transpose(1, 2).reshape(x.shape)
 

@@ -7,22 +7,23 @@ the attention's ``qkv`` and ``proj_out``: linear maps (C', C) here, 1-wide convo
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from guidon.conditioning import Context
-from guidon.errors import BadValue, NotSupported, ShapeMismatch
+from guidon.errors import BadValue, NotSupported, ShapeMismatch, UnknownName
 from guidon.models.inject import CrossAttention, FiLM, beside
 from guidon.models.layers import (
     Attention,
-    AttentionOrder,
     Downsample,
     GroupNorm,
     Groups,
+    Listener,
     ResBlock,
     Signal,
     Stage,
@@ -30,78 +31,9 @@ from guidon.models.layers import (
     time_embedding,
     zeroed,
 )
+from guidon.models.perturb import Perturbed, by_layer, with_time_noise
+from guidon.models.unet_config import UNetConfig
 from guidon.registry import register
-
-Count = Annotated[int, Field(ge=1)]
-
-
-class UNetConfig(BaseModel):
-    """Everything that fixes a UNet's shape.
-
-    Args:
-        in_channels: image channels; ``out_channels`` is the same, or twice as many where the variance is learned.
-        model_channels: the width that ``channel_mult`` multiplies, level by level; each level halves the resolution.
-        num_res_blocks: residual blocks per level (one more on the way up); one number, or one per level.
-        attention: downsampling factors (1, 2, 4, ...) with self-attention after each block; the middle always has it.
-        heads, head_channels: attention heads, by count or (if set) as many as hold at least so many channels each.
-        decoder_heads: another count for the way up; None for the same.
-        attention_order: layout of the qkv outputs; "qkv-first" is guided-diffusion's ``use_new_attention_order``.
-        scale_shift: the embedding scales and shifts (AdaGN) or is added.
-        resblock_updown: residual blocks change the resolution.
-        conv_resample: else strided and plain convolutions do; false: averages and repeats.
-        groups, group_channels: groups of a group norm (or the largest such divisor), or (if set) channels to a group.
-            On CPU in bf16 and channels-last, groups of 16 or 32 are up to twenty times faster than narrow ones.
-        patch: squares of patch x patch pixels become channels before the first convolution and pixels again at the end.
-        vector: how ``Context.vector`` enters: added to the time embedding, or by FiLM of its own.
-        vector_width: its width for FiLM; in the embedding it is 4 * model_channels.
-        tokens: how ``Context.tokens`` enter: cross-attention blocks, or keys and values appended to self-attention's.
-        spatial_channels: channels of ``Context.spatial``, put beside the image's; 0 for none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    in_channels: Count = 3
-    out_channels: Count = 3
-    model_channels: Count = 64
-    channel_mult: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (1, 2, 2)
-    num_res_blocks: Count | tuple[Count, ...] = 2
-    attention: tuple[Count, ...] = (2, 4)
-    heads: Count = 4
-    head_channels: Count | None = None
-    decoder_heads: Count | None = None
-    attention_order: AttentionOrder = "heads-first"
-    scale_shift: bool = True
-    resblock_updown: bool = False
-    conv_resample: bool = True
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    groups: Count = 32
-    group_channels: Count | None = None
-    patch: Count = 1
-    vector: Literal["embedding", "film"] | None = "embedding"
-    vector_width: Count | None = None
-    tokens: Literal["cross", "append"] | None = None
-    token_width: Count = 256
-    spatial_channels: Annotated[int, Field(ge=0)] = 0
-
-    @property
-    def embedding_width(self) -> int:
-        """Width of the time embedding."""
-        return 4 * self.model_channels
-
-    @property
-    def multiple(self) -> int:
-        """What image height and width must be divisible by."""
-        return self.patch * 2 ** (len(self.channel_mult) - 1)
-
-    @property
-    def doors(self) -> dict[str, int]:
-        """The parts of a context that this network wants, with the width of each."""
-        widths = {
-            "vector": (self.vector_width or self.embedding_width) if self.vector else 0,
-            "tokens": self.token_width if self.tokens else 0,
-            "spatial": self.spatial_channels,
-        }
-        return {door: width for door, width in widths.items() if width}
 
 
 @register("network", "unet")
@@ -111,17 +43,23 @@ class UNet(nn.Module):
     Args:
         config: its shape.
 
+    Attributes:
+        perturbations: for each perturbation that it offers (see `Perturbation`), the layers where it can act. Their names say
+            where they are: "down.3.attention" stands in the fourth stage on the way down, "middle.block2" is the second block
+            of the middle. "time-noise" acts on the time embedding and takes no layers.
+
     Raises:
         BadValue: the numbers of the config do not fit each other.
     """
 
     Config = UNetConfig
-    ends = ("time_embed.0.", "input_blocks.0.", "out.")  # what touches time and pixels: no hidden matrices
+    # what touches time and pixels: no hidden matrices
+    ends = ("time_embed.0.", "input_blocks.0.", "out.", "inner_out.")
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        blocks = _blocks_per_level(config)
+        blocks = config.blocks
         if config.vector == "embedding" and config.vector_width not in (
             None,
             config.embedding_width,
@@ -166,6 +104,7 @@ class UNet(nn.Module):
         )
 
         self.output_blocks = nn.ModuleList()
+        after: list[tuple[int, int]] = []  # channels and downsampling after each stage on the way up
         for level, width in reversed(list(enumerate(widths))):
             for i in range(blocks[level] + 1):
                 layers = [
@@ -176,34 +115,69 @@ class UNet(nn.Module):
                 if level and i == blocks[level]:
                     layers.append(self._resize("up", channels))
                 self.output_blocks.append(Stage(*layers))
+                after.append((channels, 2 ** (level - 1 if level and i == blocks[level] else level)))
 
-        self.out = nn.Sequential(
-            GroupNorm(channels, self._groups),
-            nn.SiLU(),
-            zeroed(nn.Conv2d(channels, config.out_channels * square, 3, padding=1)),
-        )
+        self.out = self._head(channels, config.patch)
+        # Halfway up: what lies below decides the structure, and some of the detail has come back over the skips, so this head errs
+        # as the output does, only more. Right after the middle it would be blind to detail, further up almost the output itself.
+        self._inner_stage = (len(after) - 1) // 2
+        channels, factor = after[self._inner_stage]
+        self._inner_patch = config.patch * factor  # every position says all the pixels it stands for
+        self.inner_out = self._head(channels, self._inner_patch) if config.inner_head else None
 
-    def forward(self, x: Tensor, time: Tensor, context: Context | None = None) -> Tensor:
-        """Return the raw output.
+        self.perturbations = self._name_layers()
+
+    @property
+    def has_inner(self) -> bool:
+        """Whether there is an inner head to ask."""
+        return self.inner_out is not None
+
+    def suggested(self, perturbation: str) -> tuple[str, ...]:
+        """Return the layers that a perturbation of this name weakens where none are named.
+
+        Of attention the middle's, as in the papers: it decides the structure and leaves the detail alone. What is skipped is the
+        middle's attention and the next two on the way up: three layers in a row as with SD3.5, and attention only, because the
+        convolutions behind a skipped block have never seen such features. Raises `UnknownName`.
+        """
+        if perturbation not in self.perturbations:
+            raise UnknownName("perturbation", perturbation, self.perturbations)
+        attention = self.perturbations["attention-identity"]
+        middle = attention.index("middle.attention")
+        length = {"attention-identity": 1, "query-blur": 1, "skip": 3, "time-noise": 0}[perturbation]
+        return attention[middle : middle + length]
+
+    def forward(
+        self, x: Tensor, time: Tensor, context: Context | None = None, perturbed: Perturbed = (), inner: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the raw output, or with ``inner`` the pair of the raw output and the inner head's.
 
         Args:
             x: (B, in_channels, H, W), H and W divisible by ``config.multiple``.
             time: (B,) the process's clock, about 0..1000; fractions are fine.
             context: the condition, with exactly the parts that ``config.doors`` names.
+            perturbed: which rows of the batch are weakened, and how; the others are not touched.
+            inner: whether the inner head is read too.
 
         Raises:
             ShapeMismatch: a size or a width does not fit.
-            NotSupported: the context lacks a part, or has one that the network has no door for.
+            NotSupported: the context lacks a part, or has one that the network has no door for; a perturbation or the inner head
+                is not offered.
         """
+        if inner and self.inner_out is None:
+            raise NotSupported("this network has no inner head; train one with architecture.inner_head: true")
         context = context if context is not None else Context()
         self._check(x, time, context)
         if context.spatial is not None:
             x = beside(x, context.spatial, self.config.spatial_channels)
 
-        embedding = self.time_embed(time_embedding(time, self.config.model_channels))  # (B, E)
+        embedding = self.time_embed(time_embedding(time, self.config.model_channels).to(x.dtype))  # (B, E)
         if self.config.vector == "embedding":
             embedding = embedding + context.vector
-        signal = Signal(embedding, context.vector, context.tokens, context.mask)
+        weak = None
+        if perturbed:
+            weak = by_layer(self, perturbed)
+            embedding = with_time_noise(embedding, perturbed)
+        signal = Signal(embedding, context.vector, context.tokens, context.mask, weak)
 
         h = F.pixel_unshuffle(x, self.config.patch)  # (B, C p², H/p, W/p)
         skips: list[Tensor] = []
@@ -211,9 +185,40 @@ class UNet(nn.Module):
             h = stage(h, signal)
             skips.append(h)
         h = self.middle_block(h, signal)
-        for stage in self.output_blocks:
+        halfway = h
+        for i, stage in enumerate(self.output_blocks):
             h = stage(torch.cat([h, skips.pop()], dim=1), signal)
-        return F.pixel_shuffle(self.out(h), self.config.patch)  # (B, out_channels, H, W)
+            if i == self._inner_stage:
+                halfway = h
+        out = F.pixel_shuffle(self.out(h), self.config.patch)  # (B, out_channels, H, W)
+        if not inner or self.inner_out is None:
+            return out
+        return out, F.pixel_shuffle(self.inner_out(halfway), self._inner_patch)
+
+    def _head(self, channels: int, patch: int) -> nn.Sequential:
+        """Return what turns features into pixels, patch x patch of them from every position."""
+        pixels = zeroed(nn.Conv2d(channels, self.config.out_channels * patch**2, 3, padding=1))
+        return nn.Sequential(GroupNorm(channels, self._groups), nn.SiLU(), pixels)
+
+    def _name_layers(self) -> dict[str, tuple[str, ...]]:
+        """Name the layers that listen by their place, and return for every perturbation those it can act on."""
+        layers: dict[str, Listener] = {}
+        for place, stage in self._places():
+            kinds = Counter[str]()
+            for layer in stage.children():
+                if isinstance(layer, Listener):
+                    kinds[layer.kind] += 1
+                    count = kinds[layer.kind]
+                    layer.name = f"{place}.{layer.kind}" + (str(count) if count > 1 else "")
+                    layers[layer.name] = layer
+        attention = tuple(name for name, layer in layers.items() if isinstance(layer, Attention))
+        skippable = tuple(name for name, layer in layers.items() if layer.skippable)
+        return {"attention-identity": attention, "query-blur": attention, "skip": skippable, "time-noise": ()}
+
+    def _places(self) -> Iterator[tuple[str, nn.Module]]:
+        yield from ((f"down.{i}", stage) for i, stage in enumerate(self.input_blocks))
+        yield "middle", self.middle_block
+        yield from ((f"up.{i}", stage) for i, stage in enumerate(self.output_blocks))
 
     def _res(self, channels: int, width: int, resample: Literal["up", "down"] | None = None) -> ResBlock:
         c = self.config
@@ -282,14 +287,3 @@ class UNet(nn.Module):
                     f"the {door} are {part.shape[-1]} wide where the network takes {c.doors[door]}; "
                     "set the encoder's width"
                 )
-
-
-def _blocks_per_level(config: UNetConfig) -> tuple[int, ...]:
-    if isinstance(config.num_res_blocks, int):
-        return (config.num_res_blocks,) * len(config.channel_mult)
-    if len(config.num_res_blocks) != len(config.channel_mult):
-        raise BadValue(
-            f"num_res_blocks {config.num_res_blocks} and channel_mult {config.channel_mult} "
-            "differ in length; give one per level"
-        )
-    return config.num_res_blocks

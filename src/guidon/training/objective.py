@@ -34,6 +34,9 @@ class Objective(BaseModel):
         5.0, gt=0, description="min-snr: levels with a signal-to-noise ratio above this count as if at it"
     )
     stratified: bool = Field(True, description="spread the times of a batch evenly over their distribution")
+    inner_weight: float = Field(
+        0.5, ge=0, description="weight of the inner head's error beside the output's, where the network has such a head"
+    )
 
     def weight(self, output: Output, level: Level) -> Tensor:
         """Return the weight of the squared raw error at every level, float32 (B,).
@@ -104,12 +107,14 @@ class DenoisingLoss(nn.Module):
         self.model, self.objective = model, objective
 
     def forward(self, images: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
-        """Return the mean weighted squared error, a float32 scalar.
+        """Return the mean weighted squared error, a float32 scalar; an inner head's own is added with `inner_weight`.
 
         Args:
             images: (B, C, H, W) in [-1, 1].
             labels: (B,) class ids; not needed by an unconditional model.
             draw: of the same batch.
+
+        Source: the inner head's part is that of Zhou et al., arXiv 2512.24176; its weight is that of the authors' code.
         """
         denoiser, classes = self.model.denoiser, self.model.classes
         given = None
@@ -121,10 +126,16 @@ class DenoisingLoss(nn.Module):
             given = Labels(labels, len(classes)).drop(draw.dropped)
         at = draw.level.like(images)
         x = at.alpha * images + at.sigma * draw.noise  # (B, C, H, W)
-        raw = denoiser.raw(x, draw.level, self.model.encode(given))  # (B, C, H, W), bfloat16 under autocast
-        error = raw.float() - denoiser.output.target(images, draw.noise, draw.level)
+        # both (B, C, H, W), bfloat16 under autocast
+        raw, inner = denoiser.raw_with_inner(x, draw.level, self.model.encode(given))
+        target = denoiser.output.target(images, draw.noise, draw.level)
         weight = self.objective.weight(denoiser.output, draw.level).to(images.device)  # (B,)
-        return (weight * error.square().flatten(1).mean(1)).mean()
+        loss = _mean_error(raw, target, weight)
+        return loss if inner is None else loss + self.objective.inner_weight * _mean_error(inner, target, weight)
+
+
+def _mean_error(raw: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    return (weight * (raw.float() - target).square().flatten(1).mean(1)).mean()
 
 
 def _number(purpose: str, *key: int) -> int:

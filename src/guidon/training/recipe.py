@@ -257,12 +257,25 @@ def flat(recipe: Recipe) -> dict[str, Any]:
 def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
     """Return the settings that differ from those of a stored recipe (see `flat`), without those that may change.
 
-    What a run shows on its way and how its model is sampled by default may change at any time.
+    What a run shows on its way and how its model is sampled by default may change at any time. A setting that the stored
+    recipe does not know yet counts as at its default.
     """
     current = flat(recipe)
+    stored = {**{name: _default(name) for name in current.keys() - stored.keys()}, **stored}
     allowed = ("sample.", *(f"train.{key}" for key in MAY_CHANGE))
     names = sorted(stored.keys() | current.keys())
     return [name for name in names if stored.get(name) != current.get(name) and not name.startswith(allowed)]
+
+
+def _default(name: str) -> Any:
+    """Return the default of a setting by its dotted name; None for what has none."""
+    section: Any = Recipe
+    *sections, last = name.split(".")
+    for part in sections:
+        section = getattr(section, "model_fields", {}).get(part)
+        section = section.annotation if section is not None else None
+    field = getattr(section, "model_fields", {}).get(last)
+    return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
 
 
 def seconds(text: str) -> float:
