@@ -132,7 +132,7 @@ def test_pictures_are_rounded_and_clipped(model: Model) -> None:
         ({"labels": "cta"}, UnknownLabel, "did you mean 'cat'"),
         ({"labels": 3}, UnknownLabel, "0 to 2"),
         ({"labels": -1}, UnknownLabel, "0 to 2"),
-        ({"rule": "cgf(3)"}, UnknownName, "did you mean 'cfg'"),
+        ({"rule": "cfgg(3)"}, UnknownName, "did you mean 'cfg'"),
         ({"rule": "cfg('abc')"}, BadValue, "abc"),
         ({"rule": "cfg(3, wen=1)"}, BadValue, "did you mean 'when'"),
         ({"rule": "cfg(3"}, BadValue, "cannot read"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +18,31 @@ from guidon.checkpoints.atomic import surviving
 from guidon.checkpoints.native import CONFIG, TENSORS, read_checkpoint, write_checkpoint
 from guidon.conditioning.condition import Context
 from guidon.conditioning.labels import LabelEncoder, Labels
-from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed, UnknownLabel, nearest
-from guidon.guidance import CFG, Rule
+from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed, UnknownLabel
+from guidon.guidance import Rule
 from guidon.model_config import ModelConfig, check_fit, first_problem
+from guidon.model_request import (
+    FunctionClassifier,
+    Label,
+    LogProb,
+    as_member,
+    as_rule,
+    class_id,
+    conditions,
+    described,
+    for_network,
+    listed,
+    seeds_of,
+    told_to_classifier,
+    wanted_labels,
+    whole,
+)
+from guidon.models.degrade import degraded
 from guidon.models.denoiser import Denoiser
 from guidon.noise import Process
 from guidon.noise.grids import Grid
 from guidon.solvers import Solver
 from guidon.tasks.generate import OnStep, Samples, generate
-
-Label = int | str | None
 
 
 class Model(nn.Module):
@@ -97,8 +111,19 @@ class Model(nn.Module):
         """Turn class names or ids (None for no class) into `Labels`; raises `UnknownLabel`."""
         if self.classes is None:
             raise UnknownLabel("this model has no classes; leave the label out")
-        ids = [_class_id(name, self.classes) for name in names]
+        ids = [class_id(name, self.classes) for name in names]
         return Labels(torch.tensor(ids, dtype=torch.long), len(self.classes))
+
+    def degraded(self, noise: float = 0.1, seed: int = 0) -> Model:
+        """Return a copy with noise in its weights, to steer away from: ``sample(..., weak=model.degraded())``.
+
+        Args:
+            noise: deviation of the noise, in deviations of each matrix' own values, > 0.
+            seed: of the noise.
+        """
+        worse = degraded(self, noise, seed)
+        worse.name = f"{self.name} degraded by {noise}"
+        return worse
 
     @torch.no_grad()
     def sample(
@@ -111,6 +136,11 @@ class Model(nn.Module):
         grid: str | Grid | None = None,
         steps: int | None = None,
         seed: int | Sequence[int] = 0,
+        negative: Label | Sequence[Label] = (),
+        also: Label | Sequence[Label] = (),
+        weak: Model | None = None,
+        classifier: LogProb | None = None,
+        trace: bool = False,
         batching: str = "joint",
         max_batch: int | None = 128,
         on_step: OnStep | None = None,
@@ -124,6 +154,11 @@ class Model(nn.Module):
             solver, grid: text form or object.
             steps: number of steps, >= 1.
             seed: of the first image, the others count on from it; or one seed per image.
+            negative: a class, or several, that rules such as ``negative``, ``avoid`` and ``perp-neg`` steer away from.
+            also: further classes for ``conjunction``.
+            weak: a worse model of the same classes, for ``autoguidance``.
+            classifier: (x, level, class ids (B,)) -> log p(class | x) (B,), differentiable in x, for ``classifier``.
+            trace: whether to record what guidance does at each step, in ``Samples.trace``.
             batching: "joint" or "sequential"; see `Engine`.
             max_batch: rows of one forward at most.
             on_step: called with (steps done, steps, the guided estimate (N, C, H, W)) for progress and previews.
@@ -133,26 +168,36 @@ class Model(nn.Module):
 
         Raises:
             BadValue, UnknownName, UnknownLabel: an argument is not what it must be.
+            NotSupported: the rule wants something that this model lacks or that was not given; raised before the first step.
         """
         defaults = self.config.sample
-        names = self._wanted(labels, n)
-        seeds = _seeds(seed, len(names))
+        names = wanted_labels(self.classes, labels, n)
+        seeds = seeds_of(seed, len(names))
         if rule is None:
             rule = defaults.rule if self.classes is not None else 1.0  # nothing to be guided towards
-        rule_ = _as_rule(rule)
-        solver_ = _as("solver", defaults.solver if solver is None else solver)
-        grid_ = _as("grid", defaults.grid if grid is None else grid)
+        rule_ = as_rule(rule)
+        solver_ = as_member("solver", defaults.solver if solver is None else solver)
+        grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
         levels = grid_.levels(self.process, whole("steps", steps))
-        contexts = {"given": Context()}
-        if self.classes is not None:
-            told = self.labels(names)
-            contexts = {"given": self.encode(told), "null": self.encode(told.null())}
+        others = listed(negative), listed(also)
+        contexts = conditions(self, names, seeds, *others)
+        networks: dict[str, Any] = {"main": self.denoiser}
+        if weak is not None:
+            if (weak.classes, weak.shape, weak.process) != (self.classes, self.shape, self.process):
+                raise BadValue(
+                    "the weak model must have the classes, the image size and the process of the model itself"
+                )
+            networks["weak"] = weak.eval().denoiser
+            contexts |= for_network("weak", conditions(weak, names, seeds, *others))
+        if classifier is not None:
+            networks["classifier"] = FunctionClassifier(classifier)
+            contexts |= told_to_classifier(self, names)
         was_training = self.training
         self.eval()
         try:
             samples = generate(
-                {"main": self.denoiser},
+                networks,
                 contexts,
                 process=self.process,
                 levels=levels,
@@ -164,6 +209,7 @@ class Model(nn.Module):
                 batching=batching,
                 max_batch=max_batch,
                 on_step=on_step,
+                trace=trace,
             )
         finally:
             self.train(was_training)
@@ -175,7 +221,7 @@ class Model(nn.Module):
             "solver": registry.to_text(solver_),
             "grid": registry.to_text(grid_),
             "steps": len(levels) - 1,  # a respacing has its own number
-            "labels": [self._label_name(name) for name in names],
+            "labels": described(names, self.classes),
             "seeds": list(seeds),
             "size": [self.shape[2], self.shape[1]],
             "batching": batching,
@@ -184,30 +230,12 @@ class Model(nn.Module):
             "threads": torch.get_num_threads(),
             "nfe": samples.nfe,
         }
-        ids = tuple(None if name is None or self.classes is None else _class_id(name, self.classes) for name in names)
+        further = {name: described(told, self.classes) for name, told in zip(("negative", "also"), others, strict=True)}
+        record |= {name: told for name, told in further.items() if told}
+        if weak is not None:
+            record["weak"] = weak.name
+        ids = tuple(None if name is None or self.classes is None else class_id(name, self.classes) for name in names)
         return dataclasses.replace(samples, labels=ids, record=record)
-
-    def _wanted(self, labels: Label | Sequence[Label], n: int | None) -> list[Label]:
-        """Return one label for each image."""
-        if n is not None and n < 1:
-            raise BadValue(f"n is at least 1, got {n}")
-        if labels is None:
-            if self.classes is None:
-                return [None] * (n or 1)
-            count = len(self.classes)
-            return [i % count for i in range(n or count)]
-        alone = isinstance(labels, str) or hasattr(labels, "__index__")
-        several: list[Label] = [labels] if alone else list(labels)  # type: ignore[list-item, arg-type]
-        if not several:
-            raise BadValue("no label is given; name at least one, or leave labels out for every class")
-        if self.classes is None and any(label is not None for label in several):
-            raise UnknownLabel("this model has no classes; leave the label out")
-        return [label for label in several for _ in range(n or 1)]
-
-    def _label_name(self, label: Label) -> str | None:
-        if label is None or self.classes is None:
-            return None
-        return self.classes[_class_id(label, self.classes)]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, whole or not at all; raises `SaveFailed`."""
@@ -296,49 +324,3 @@ def _label_encoder(doors: dict[str, int], classes: int) -> LabelEncoder:
         )
     door, width = next(iter(doors.items()))
     return LabelEncoder(classes, width, door)  # type: ignore[arg-type]
-
-
-def _class_id(label: Label, classes: Sequence[str]) -> int:
-    if label is None:
-        return len(classes)
-    if isinstance(label, str) and label in classes:
-        return classes.index(label)
-    try:
-        index = int(label) if isinstance(label, str) else operator.index(label)
-    except (TypeError, ValueError):
-        raise UnknownLabel(
-            f"there is no class {label!r}{nearest(str(label), classes)}; there are: {', '.join(classes)}"
-        ) from None
-    if not 0 <= index < len(classes):
-        raise UnknownLabel(f"there is no class {index}; ids go from 0 to {len(classes) - 1} ({', '.join(classes)})")
-    return index
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
-    if hasattr(seed, "__index__"):
-        first = whole("seed", seed)
-        return tuple(range(first, first + count))
-    if len(seed) != count:
-        raise BadValue(f"{len(seed)} seeds for {count} images; give one seed, or one for each image")
-    return tuple(whole("seed", s) for s in seed)
-
-
-def _as_rule(rule: str | Rule | float) -> Rule:
-    if isinstance(rule, Rule):
-        return rule
-    return registry.parse("rule", rule) if isinstance(rule, str) else CFG(rule)
-
-
-def _as(kind: str, value: Any) -> Any:
-    made = registry.parse(kind, value) if isinstance(value, str) else value
-    if not isinstance(made, {"solver": Solver, "grid": Grid}[kind]):
-        raise BadValue(f"{made!r} is no {kind}; give its text form or an object of `guidon list {kind}s`")
-    return made
-
-
-def whole(name: str, value: Any) -> int:
-    """Return a whole number as an int; raises `BadValue` naming what it should have been."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise BadValue(f"{name} is a whole number, got {value!r}") from None

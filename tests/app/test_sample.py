@@ -151,7 +151,7 @@ def test_unconditional_models_need_no_label(guidon):
         ("--weight abc", "--weight is a number"),
         ("--weight nan", "--weight is a number"),
         ("--weight 3 --rule cfg(3)", "same thing"),
-        ("--rule cgf(3)", "did you mean 'cfg'"),
+        ("--rule cfgg(3)", "did you mean 'cfg'"),
         ("--solver dppm", "did you mean 'ddpm'"),
         ("--solver ddim(etta=1)", "did you mean 'eta'"),
         ("--grid karas", "did you mean 'karras'"),

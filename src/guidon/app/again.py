@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from guidon._version import __version__
-from guidon.app.models import open_model
+from guidon.app.models import open_model, open_weak
 from guidon.app.pictures import file_stems, free_paths
 from guidon.app.png import Record, read_record, write_png
 from guidon.app.progress import steps_bar
@@ -54,6 +54,8 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
                 n=None if loaded.classes is not None else len(record["seeds"]),
                 seed=record["seeds"],
                 on_step=on_step,
+                weak=open_weak(record["weak"], loaded, device) if record.get("weak") else None,
+                **{key: record[key] for key in ("negative", "also") if key in record},
                 **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
             )
     finally:

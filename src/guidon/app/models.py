@@ -42,6 +42,25 @@ def open_model(source: str | Path, device: str | None = None) -> tuple[Model, st
     return model.to(where), weights_digest(surviving(local_folder(name)) / TENSORS)
 
 
+def open_weak(text: str, model: Model, device: str | None = None) -> Model:
+    """Return the worse model to steer away from.
+
+    Args:
+        text: a folder or hub id, or ``self:0.1`` for the model itself with that much noise in its weights.
+        model: the model itself.
+        device: as in `open_model`.
+    """
+    name, _, noise = text.partition(":")
+    if name != "self":
+        return open_model(text, device)[0]
+    try:
+        worse = model.degraded(float(noise or 0.1))
+    except ValueError as error:
+        raise BadValue(f"--weak self takes the noise in the weights, for instance self:0.1; got {text!r}") from error
+    worse.name = f"self:{noise or 0.1}"
+    return worse
+
+
 def weights_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits, as ``sha256sum`` prints it."""
     with path.open("rb") as file:

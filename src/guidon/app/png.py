@@ -94,7 +94,7 @@ def parameters_text(record: Mapping[str, Any]) -> str:
     settings["Version"] = f"guidon {record['guidon']}"
     lines = [prompt]
     if record.get("negative"):
-        lines.append(f"Negative prompt: {record['negative']}")
+        lines.append(f"Negative prompt: {', '.join(record['negative'])}")
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in settings.items()))
     return "\n".join(lines)
 

@@ -21,9 +21,10 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --label 3 5 --n 8 --weight 4      8 of each
   guidon sample runs/digits --label 3 --rule "cfg(4, when=interval(0.3, 3))"
   guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
+  guidon sample runs/digits --label 3 --rule "negative(4)" --negative 8 --trace
   guidon sample --like out/0007-0.png -o again         that image, bit for bit
 
-What can be named: guidon list solvers, guidon list rules, guidon list grids."""
+What can be named: guidon rules, guidon list solvers, guidon list grids."""
 
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
@@ -40,6 +41,10 @@ def sample(
     steps: Count = None,
     seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("samples"),
+    negative: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    also: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    weak: str | None = None,
+    trace: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batching: Literal["joint", "sequential"] | None = None,
     max_batch: Count = None,
     device: str | None = None,
@@ -57,12 +62,17 @@ def sample(
         label: classes by name or number; left out: all in turn.
         n: images of each class given; without --label the number of images in all.
         weight: how strongly to follow the class: 0 not at all, 1 plainly, 2 to 4 strongly; or a schedule such as "linear(1, 4)".
-        rule: the whole guidance rule, in place of --weight.
+        rule: the whole guidance rule, in place of --weight; guidon rules lists them.
         solver: how to go from noise to image, for instance dpmpp-2m or "ddim(eta=0.5)".
         grid: where the steps lie, for instance karras or trailing.
         steps: number of steps; more are slower and finer.
         seed: of the first image; the others count on from it. Left out: 0.
         out: folder to write into.
+        negative: classes to steer away from, for rules such as "negative(4)" and "perp-neg(4)".
+        also: further classes to draw at once, for "conjunction([3, 3])".
+        weak: a worse model to steer away from, for "autoguidance(2)": a folder or hub id, or self:0.1 for this model with
+            that much noise in its weights.
+        trace: record what guidance did at each step: trace.json and, plotted, trace.png.
         batching: all branches of a step in one forward, or one after the other.
         max_batch: images in one forward at most; smaller takes less memory. Left out: 128.
         device: cpu, cuda, cuda:1; left out: the first GPU where there is one.
@@ -77,6 +87,10 @@ def sample(
         "grid": grid,
         "steps": steps,
         "seed": seed,
+        "negative": negative,
+        "also": also,
+        "weak": weak,
+        "trace": trace or None,
         "batching": batching,
         "max-batch": max_batch,
     }
@@ -95,14 +109,18 @@ def sample(
     from guidon.app.progress import loading, steps_bar
 
     with loading(model):
-        from guidon.app.models import open_model
+        from guidon.app.models import open_model, open_weak
 
         loaded, digest = open_model(model, device)
+        worse = None if weak is None else open_weak(weak, loaded, device)
     settings: dict[str, Any] = {
         "rule": rule_,
         "solver": solver,
         "grid": grid,
         "steps": steps,
+        "negative": negative,
+        "also": also,
+        "weak": worse,
         "batching": batching,
         "max_batch": max_batch,
     }
@@ -112,10 +130,19 @@ def sample(
             n=n,
             seed=0 if seed is None else seed,
             on_step=on_step,
+            trace=trace,
             **{key: value for key, value in settings.items() if value is not None},
         )
-    paths = write_samples(samples, {**samples.record, "weights": digest}, out)
+    record = {**samples.record, "weights": digest}
+    paths = write_samples(samples, record, out)
     print(summary(samples))
+    if samples.trace is not None:
+        from guidon.app.pictures import free_paths
+        from guidon.app.trace_plot import write_trace
+
+        picture = free_paths(out, ["trace"])[0]
+        write_trace(picture.with_suffix(".json"), samples.trace.rows, record)
+        print(f"traced {picture}")
     print(f"wrote {_listed(paths)}, in {time.perf_counter() - started:.1f} s with loading")
 
 
@@ -141,7 +168,7 @@ def summary(samples: Samples) -> str:
     return (
         f"{count} image{'s' if count > 1 else ''} of {record['size'][0]}x{record['size'][1]}: {record['rule']}, "
         f"{record['solver']} in {record['steps']} steps on {record['grid']}, "
-        f"{samples.nfe} network evaluations an image, {samples.seconds:.1f} s ({count / samples.seconds:.1f} images/s)"
+        f"{samples.nfe:g} network evaluations an image, {samples.seconds:.1f} s ({count / samples.seconds:.1f} images/s)"
     )
 
 

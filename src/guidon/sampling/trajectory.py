@@ -81,6 +81,7 @@ class Trajectory:
         x0: the guided estimate of the clean image at the last evaluation, for previews.
         index: steps done.
         wanted: every branch that the rule may ask.
+        most: the branches of the step at which the rule may ask for most.
         queries: what the networks are to answer next; empty when done or failed.
         failed: whether an error ended it; its ``x`` is then no image.
 
@@ -112,7 +113,9 @@ class Trajectory:
         self._taken: dict[tuple[int, tuple[int, ...]], tuple[Context, Context]] = {}
         self._asked = 0
         self._evaluations = torch.zeros(x.shape[0], dtype=torch.long) if look_on is not None else None
-        self.wanted = self._everything()
+        each = self._by_step()
+        self.wanted = tuple(dict.fromkeys(branch for branches in each for branch in branches))
+        self.most = max(each, key=len)
         self._check()
         self._run = self._conversation()
         self._advance(None)
@@ -229,13 +232,10 @@ class Trajectory:
         counted, self._evaluations = self._evaluations, torch.zeros_like(self._evaluations)
         return counted
 
-    def _everything(self) -> tuple[Branch, ...]:
-        """Return every branch that the rule may ask at any step."""
-        found: dict[Branch, None] = {}
-        for index in range(self.steps):
-            at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
-            found |= dict.fromkeys(self._rule.branches(at, self._rule.init()))
-        return tuple(found)
+    def _by_step(self) -> list[tuple[Branch, ...]]:
+        """Return every branch that the rule may ask, step by step."""
+        moments = (Moment(self._levels[i], self._levels[i + 1], i, self.steps) for i in range(self.steps))
+        return [self._rule.branches(at, self._rule.init()) for at in moments]
 
     def _check(self) -> None:
         """Refuse, before the first step, what cannot be done."""

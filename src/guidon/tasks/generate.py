@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from guidon.conditioning.condition import Context
 from guidon.guidance.rule import Rule
 from guidon.noise.level import Level
 from guidon.noise.process import Process
 from guidon.sampling.engine import Denoises, Engine
 from guidon.sampling.randomness import PerImageNoise
-from guidon.sampling.trajectory import Trajectory
+from guidon.sampling.trace import Trace
+from guidon.sampling.trajectory import Told, Trajectory
 from guidon.solvers.solver import Solver
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -37,6 +37,7 @@ class Samples:
         nfe: network evaluations per image; a mean, where some images needed fewer than others.
         forwards: forwards that were run for all images together.
         seconds: wall-clock time of the sampling.
+        trace: what guidance did at each step, where that was asked for.
     """
 
     x: Tensor
@@ -46,6 +47,7 @@ class Samples:
     nfe: int | float = 0
     forwards: int = 0
     seconds: float = 0.0
+    trace: Trace | None = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -66,7 +68,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def generate(
     networks: Mapping[str, Denoises],
-    contexts: Mapping[str, Context],
+    contexts: Mapping[str, Told],
     *,
     process: Process,
     levels: Sequence[Level],
@@ -78,6 +80,7 @@ def generate(
     batching: str = "joint",
     max_batch: int | None = None,
     on_step: OnStep | None = None,
+    trace: bool = False,
 ) -> Samples:
     """Sample one batch of images.
 
@@ -92,6 +95,7 @@ def generate(
         device: where the state lives.
         batching, max_batch: see `Engine`.
         on_step: called after each evaluation with (steps done, steps, the guided estimate of the images).
+        trace: whether to record what guidance does.
 
     Returns:
         The images, without a record.
@@ -100,7 +104,10 @@ def generate(
     noise = PerImageNoise(seeds, shape, device)
     x = noise() * process.start_scale(levels[0])
     engine = Engine(networks, batching=batching, max_batch=max_batch)
-    trajectory = Trajectory(x, levels, solver, rule, contexts, noise)
+    seen = Trace() if trace else None
+    trajectory = Trajectory(x, levels, solver, rule, contexts, noise, look_on=seen.look_on if seen else None)
+    if seen is not None:
+        seen.most = sum(not branch.inner for branch in trajectory.most)
     engine.join(trajectory)
     while not trajectory.done:
         engine.round()
@@ -114,4 +121,5 @@ def generate(
         nfe=trajectory.nfe,
         forwards=engine.forwards,
         seconds=seconds,
+        trace=seen,
     )

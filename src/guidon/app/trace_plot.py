@@ -1,0 +1,82 @@
+"""A trace as a picture: how far the branches were apart at each step, what guidance did, and what it cost."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from guidon.checkpoints.atomic import write_bytes, write_text
+
+_Rows = Sequence[dict[str, Any]]
+
+
+def write_trace(path: Path, rows: _Rows, record: dict[str, Any]) -> None:
+    """Write a trace as JSON and as a picture beside it, ``path`` with ``.png``.
+
+    Args:
+        path: of the JSON file.
+        rows: of `guidon.sampling.trace.Trace`.
+        record: how the images were made.
+    """
+    write_text(path, json.dumps({"record": record, "evaluations": list(rows)}, indent=1, ensure_ascii=False))
+    stream = io.BytesIO()
+    trace_figure(rows, f"{record['rule']}   {record['solver']}, {record['steps']} steps").savefig(stream, dpi=110)
+    write_bytes(path.with_suffix(".png"), stream.getvalue())
+
+
+def trace_figure(rows: _Rows, title: str) -> Figure:
+    """Return four panels over the evaluations of a run; lines are means over the images, shades the middle 80 %."""
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    apart, cosine, outside, cost = figure.subplots(2, 2).flatten()
+    steps = np.arange(1, len(rows) + 1)
+    branches = sorted({name for row in rows for name in row["difference"]})
+    for i, name in enumerate(branches):
+        _line(apart, steps, [row["difference"].get(name) for row in rows], f"given - {name}", f"C{i}")
+        _line(cosine, steps, [row["cosine"].get(name) for row in rows], f"given, {name}", f"C{i}")
+    _line(apart, steps, [row["guidance"] for row in rows], "added by guidance", "black")
+    _line(outside, steps, [row["out_of_range"] for row in rows], "beyond [-1, 1]", "C3")
+    asked, saved = (np.array([np.mean(row[key]) for row in rows]) for key in ("asked", "saved"))
+    cost.bar(steps, asked, color="C0", label=f"asked, {asked.sum():g} in all")
+    cost.bar(steps, saved, bottom=asked, color="0.88", label=f"saved, {saved.sum():g}")
+    cost.set_ylim(top=1.3 * max(float((asked + saved).max()), 1.0))  # room for the legend
+    for axes, name in (
+        (apart, "difference of clean images (root mean square)"),
+        (cosine, "cosine of the branches' noise"),
+        (outside, "share of the clean image out of range"),
+        (cost, "network evaluations an image"),
+    ):
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("evaluation (noise level at the first, a middle and the last)", fontsize=8)
+        ticks = sorted({0, len(rows) // 2, len(rows) - 1})
+        axes.set_xticks(steps[ticks], [f"{t + 1}\n({_level(rows[t])})" for t in ticks])
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _line(axes: Any, steps: Any, values: Sequence[Sequence[float | None] | None], label: str, color: str) -> None:
+    """Draw the mean over the images, and the middle 80 % of them; gaps where nothing was measured."""
+    if not any(values):
+        return
+    count = max(len(row) for row in values if row)
+    table = np.array([row if row else [None] * count for row in values], dtype=float)  # (evaluations, images)
+    known = ~np.isnan(table).all(1)
+    mean, low, high = (np.full(len(table), np.nan) for _ in range(3))
+    mean[known] = np.nanmean(table[known], 1)
+    low[known], high[known] = np.nanquantile(table[known], [0.1, 0.9], axis=1)
+    axes.plot(steps, mean, color=color, label=label, marker="o", markersize=2.5, linewidth=1.2)
+    if count > 1:
+        axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _level(row: dict[str, Any]) -> str:
+    return "no signal" if row["noise_level"] is None else f"{row['noise_level']:.3g}"

@@ -1,0 +1,186 @@
+"""What one asks of a model when it samples: labels, seeds, rule and solver, and every condition that a rule may ask for by name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from guidon import registry
+from guidon.conditioning.condition import Context
+from guidon.conditioning.labels import Labels
+from guidon.errors import BadValue, UnknownLabel, nearest
+from guidon.guidance import CFG, Rule
+from guidon.guidance.stage import Stage
+from guidon.noise.grids import Grid
+from guidon.noise.level import Level
+from guidon.sampling.trajectory import Told
+from guidon.solvers import Solver
+
+Label = int | str | None
+LogProb = Callable[[Tensor, Level, Tensor], Tensor]
+
+
+class Listener(Protocol):
+    """What can be told classes: a `Model`."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes, or None."""
+
+    def labels(self, names: Sequence[Label]) -> Labels:
+        """Turn class names or ids into `Labels`."""
+        ...
+
+    def encode(self, labels: Labels | None) -> Context:
+        """Return what the network is told."""
+        ...
+
+
+def wanted_labels(classes: Sequence[str] | None, labels: Label | Sequence[Label], n: int | None) -> list[Label]:
+    """Return one label for each image: each of ``labels`` n times, or every class in turn."""
+    if n is not None and n < 1:
+        raise BadValue(f"n is at least 1, got {n}")
+    if labels is None:
+        if classes is None:
+            return [None] * (n or 1)
+        count = len(classes)
+        return [i % count for i in range(n or count)]
+    several = listed(labels)
+    if not several:
+        raise BadValue("no label is given; name at least one, or leave labels out for every class")
+    if classes is None and any(label is not None for label in several):
+        raise UnknownLabel("this model has no classes; leave the label out")
+    return [label for label in several for _ in range(n or 1)]
+
+
+def listed(labels: Label | Sequence[Label]) -> list[Label]:
+    """Return one label, or several, as a list."""
+    alone = labels is None or isinstance(labels, str) or hasattr(labels, "__index__")
+    return [labels] if alone else list(labels)  # type: ignore[list-item, arg-type]
+
+
+def class_id(label: Label, classes: Sequence[str]) -> int:
+    """Return the id of a class by name or number; that of no class is their count. Raises `UnknownLabel`."""
+    if label is None:
+        return len(classes)
+    if isinstance(label, str) and label in classes:
+        return classes.index(label)
+    try:
+        index = int(label) if isinstance(label, str) else operator.index(label)
+    except (TypeError, ValueError):
+        raise UnknownLabel(
+            f"there is no class {label!r}{nearest(str(label), classes)}; there are: {', '.join(classes)}"
+        ) from None
+    if not 0 <= index < len(classes):
+        raise UnknownLabel(f"there is no class {index}; ids go from 0 to {len(classes) - 1} ({', '.join(classes)})")
+    return index
+
+
+def conditions(
+    model: Listener,
+    names: Sequence[Label],
+    seeds: Sequence[int],
+    negative: Sequence[Label] = (),
+    also: Sequence[Label] = (),
+) -> dict[str, Told]:
+    """Return what a model is told under every name that a rule may use.
+
+    Args:
+        model: whose encoder to use.
+        names: the label of each image.
+        seeds: of each image, for the random condition.
+        negative, also: further labels, each for all images.
+    """
+    if model.classes is None:
+        if negative or also:
+            raise UnknownLabel("this model has no classes; leave the other conditions out")
+        return {"given": Context()}
+    given, count = model.labels(names), len(names)
+    told: dict[str, Told] = {"given": model.encode(given), "null": model.encode(given.null())}
+    for name, labels in (("negative", negative), ("also", also)):
+        for i, label in enumerate(labels, start=1):
+            told[name if i == 1 else f"{name}-{i}"] = model.encode(model.labels([label] * count))
+    classes = len(model.classes)
+
+    def random(index: int) -> Context:
+        """Return a class for each image, drawn anew at each step from the image's own seed."""
+        drawn = [
+            torch.randint(classes, (1,), generator=torch.Generator().manual_seed((seed + 7919 * index) % 2**32))
+            for seed in seeds
+        ]
+        return model.encode(model.labels([int(number) for number in drawn]))
+
+    return {**told, "random": random}
+
+
+def for_network(network: str, told: Mapping[str, Told]) -> dict[str, Told]:
+    """Return conditions under the names by which a trajectory knows those of another network."""
+    return {f"{network}:{name}": context for name, context in told.items()}
+
+
+class FunctionClassifier:
+    """A function as a classifier that the engine can ask.
+
+    Args:
+        function: (x (B, C, H, W), level, ids (B,)) -> log p(class | x) (B,), differentiable in x.
+    """
+
+    def __init__(self, function: LogProb) -> None:
+        self.function = function
+
+    def log_prob(self, x: Tensor, level: Level, context: Context) -> Tensor:
+        """Return log p(class | x) (B,); the context's vector holds the ids."""
+        assert context.vector is not None
+        return self.function(x, level, context.vector[:, 0].long())
+
+
+def told_to_classifier(model: Listener, names: Sequence[Label]) -> dict[str, Told]:
+    """Return what a `FunctionClassifier` is told: the class ids."""
+    if model.classes is None:
+        raise BadValue("a classifier is told the classes of the images, and this model has none")
+    ids = torch.tensor([[class_id(name, model.classes)] for name in names], dtype=torch.float32)
+    return {"classifier:given": Context(vector=ids)}
+
+
+def described(labels: Sequence[Label], classes: Sequence[str] | None) -> list[Any]:
+    """Return the names of labels, for records."""
+    return [None if label is None or classes is None else classes[class_id(label, classes)] for label in labels]
+
+
+def seeds_of(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """Return one seed for each image: those given, or as many counting up from one."""
+    if hasattr(seed, "__index__"):
+        first = whole("seed", seed)
+        return tuple(range(first, first + count))
+    if len(seed) != count:
+        raise BadValue(f"{len(seed)} seeds for {count} images; give one seed, or one for each image")
+    return tuple(whole("seed", s) for s in seed)
+
+
+def as_rule(rule: str | Rule | float) -> Rule:
+    """Return a rule for a text form, an object or a weight."""
+    if isinstance(rule, Stage):
+        raise BadValue(f"{registry.to_text(rule)} is a stage: chain it to a rule, for instance CFG(3) | ...")
+    if isinstance(rule, Rule):
+        return rule
+    return registry.parse("rule", rule) if isinstance(rule, str) else CFG(rule)
+
+
+def as_member(kind: str, value: Any) -> Any:
+    """Return the solver or grid for a text form or an object."""
+    made = registry.parse(kind, value) if isinstance(value, str) else value
+    if not isinstance(made, {"solver": Solver, "grid": Grid}[kind]):
+        raise BadValue(f"{made!r} is no {kind}; give its text form or an object of `guidon list {kind}s`")
+    return made
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number as an int; raises `BadValue` naming what it should have been."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BadValue(f"{name} is a whole number, got {value!r}") from None

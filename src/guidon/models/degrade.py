@@ -1,0 +1,36 @@
+"""A network made worse on purpose, to steer away from."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from guidon.errors import BadValue
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@torch.no_grad()
+def degraded(network: M, noise: float = 0.1, seed: int = 0) -> M:
+    """Return a copy of a network with noise in its weights: the same kind of mistakes, only more of them.
+
+    Args:
+        network: what to copy.
+        noise: deviation of the noise in each matrix or kernel, in deviations of its own values, > 0.
+        seed: of the noise.
+
+    Source: Karras et al., arXiv 2406.02507, section 4, ask for a weak network that errs in the same way; noise in the weights is
+    the cheapest that needs no second training.
+    """
+    if not noise > 0:
+        raise BadValue(f"noise in the weights is a number > 0, got {noise}")
+    worse = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in worse.parameters():
+        if parameter.ndim > 1:
+            drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(drawn, alpha=noise * float(parameter.std()))
+    return worse
