@@ -55,6 +55,7 @@ bench: install ## the quick benchmark; `python benchmarks/cifar10.py` takes an h
 	$(BIN)/python benchmarks/engine_overhead.py
 
 docs: install ## build the documentation into site/
+	$(BIN)/python docs/make_rules.py
 	$(BIN)/mkdocs build --strict -q
 
 clean: ## remove what was made, but for the virtual environment

@@ -124,7 +124,8 @@ def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if kind is None:
             return -number
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
-            return tuple(_build(item, None, text) for item in items)
+            inside = [get_args(part)[0] for part in _alternatives(hint) if get_origin(part) is tuple]
+            return tuple(_build(item, None, text, Union[tuple(inside)] if inside else Any) for item in items)  # noqa: UP007
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             first, second = _build(left, kind, text, hint), _build_link(right, kind, text, hint)
             try:

@@ -16,11 +16,11 @@ from support.mixtures import Exact, Mixture, told
 from support.numbers import agree, f64
 from torch import Tensor
 
-from guidon.guidance import CFG, Guided, Moment
+from guidon.guidance import CFG, DynamicThreshold, Guided, Moment, Rule, Threshold
 from guidon.noise import EDM, EpsOutput, Flow, Level, Output, Prediction, VelocityOutput, VOutput, VPTable, X0Output
 from guidon.noise.grids import Karras, Leading, Linspace, LogSNR, Trailing
 from guidon.sampling import RecordedNoise
-from guidon.solvers import DDIM, DDPM, DPMpp2M, Euler, Heun, Solver
+from guidon.solvers import DDIM, DDPM, DPMpp2M, Euler, EulerAncestral, Heun, Solver
 from guidon.solvers.ancestral import log_variance, posterior_variances
 
 SET = "sampling/c_diffusers_schedulers"
@@ -32,7 +32,7 @@ OUTPUTS: dict[str, Output] = {
     "flow_prediction": VelocityOutput(),
     "flow": VelocityOutput(),
 }
-ODD = ("use_beta_sigmas", "thresholding", "stochastic_sampling", "invert_sigmas")
+ODD = ("use_beta_sigmas", "stochastic_sampling", "invert_sigmas")
 
 
 def table(config: dict[str, Any]) -> VPTable:
@@ -127,8 +127,6 @@ def plan(case: Case) -> Plan:
 
 def table_plan(case: Case, scheduler: str, config: dict[str, Any], n: int) -> Plan:
     """DDPM goes to the next entry; DDIM always N // n down, and after the last to the image or to the first entry."""
-    if config.get("clip_sample", True):
-        pytest.skip("clip_sample: no rule that clips the clean image")
     process, given = table(config), case.params["set_timesteps_args"].get("timesteps")
     times = [float(t) for t in given] if given else timesteps(scheduler, config, n)
     here = [process.level(t) for t in times]
@@ -147,7 +145,11 @@ def table_plan(case: Case, scheduler: str, config: dict[str, Any], n: int) -> Pl
 
 def exploding_plan(case: Case, scheduler: str, config: dict[str, Any], n: int) -> Plan:
     """The Euler family keeps z = x / alpha, so it walks noise levels."""
-    solvers: dict[str, Solver] = {"EulerDiscrete": Euler(), "HeunDiscrete": Heun(), "EulerAncestralDiscrete": DDIM(1.0)}
+    solvers: dict[str, Solver] = {
+        "EulerDiscrete": Euler(),
+        "HeunDiscrete": Heun(),
+        "EulerAncestralDiscrete": EulerAncestral(),
+    }
     args = {k: v for k, v in case.params["step_args"].items() if v}
     if args:
         pytest.skip(f"{case.params['scheduler']} with {', '.join(sorted(args))}: no churn")
@@ -241,11 +243,14 @@ def test_trajectory(case: Case) -> None:
         agree(levels, want, "noise levels", rtol=1e-9)
     mixture, output = Mixture.read(tensors(SET), f"mixture/{params['mixture']}"), OUTPUTS[params["prediction_type"]]
     network = (Learned if planned.solver == DDPM("learned") else Exact)(mixture, output)
-    believe = guided_by(CFG(params["scale"]), network, told(params["labels"]))
+    rule, contexts = CFG(params["scale"]), told(params["labels"])
+    unclipped, believe = guided_by(rule, network, contexts), guided_by(ranged(rule, case), network, contexts)
     noise = RecordedNoise(list(case["noise"])) if case.has("noise") else no_noise
     heard: list[Guided] = []
+    clean: list[Tensor] = []  # as the fixtures have them, before any clipping
 
     def listen(x: Tensor, at: Moment) -> Guided:
+        clean.append(unclipped(x, at).x0)
         heard.append(believe(x, at))
         return heard[-1]
 
@@ -253,9 +258,22 @@ def test_trajectory(case: Case) -> None:
     if planned.ends_noisy:
         states[-1] = states[-1] + last_noise(planned, case, heard[-1])
     if case.has("x0"):
-        agree(torch.stack([guided.x0 for guided in heard]), case["x0"], "clean images", rtol=1e-8, atol=1e-9)
+        agree(torch.stack(clean), case["x0"], "clean images", rtol=1e-8, atol=1e-9)
     agree(torch.stack([ask.x for ask in asked]), case["x"][:-1], "states", rtol=1e-8, atol=1e-9)
     agree(states[-1], case["x"][-1], "result", rtol=1e-8, atol=1e-9)
+
+
+def ranged(rule: Rule, case: Case) -> Rule:
+    """Return a rule that keeps the clean image in range as the scheduler does; DDIM keeps the noise unless told otherwise."""
+    config, name = case.params["config"], case.params["scheduler"]
+    rederive = not name.startswith("DDIM") or case.params["step_args"].get("use_clipped_model_output", False)
+    if config.get("thresholding"):
+        share, most = config.get("dynamic_thresholding_ratio", 0.995), config.get("sample_max_value", 1.0)
+        return rule | DynamicThreshold(share, most, rederive)
+    if name.startswith(("DDIM", "DDPM")) and config.get("clip_sample", True):
+        reach = config.get("clip_sample_range", 1.0)
+        return rule | Threshold(-reach, reach, rederive)
+    return rule
 
 
 def last_noise(planned: Plan, case: Case, guided: Guided) -> Tensor:

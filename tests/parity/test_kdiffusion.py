@@ -15,7 +15,7 @@ from guidon.guidance import CFG, Guided, Moment
 from guidon.noise import EDM, Level
 from guidon.noise.grids import Grid, Karras, LogSNR
 from guidon.sampling import Engine, RecordedNoise, Trajectory
-from guidon.solvers import DDIM, DPMpp2M, Euler, Heun, Solver
+from guidon.solvers import DPMpp2M, DPMpp2SAncestral, Euler, EulerAncestral, Heun, Solver
 
 SET = "sampling/a_kdiffusion"
 
@@ -23,12 +23,12 @@ SET = "sampling/a_kdiffusion"
 def solver_of(case: Case) -> Solver:
     """Return guidon's solver for a case, or skip."""
     name, args = case.params["sampler"], dict(case.params["args"])
-    if name == "sample_euler_ancestral":  # in noise levels this is DDIM
-        if args.pop("s_noise", 1.0) != 1.0:
-            pytest.skip("sample_euler_ancestral with s_noise: fresh noise is never scaled")
-        solver: Solver | None = DDIM(eta=args.pop("eta", 1.0))
+    ancestral = {"sample_euler_ancestral": EulerAncestral, "sample_dpmpp_2s_ancestral": DPMpp2SAncestral}
+    known: dict[str, Solver] = {"sample_euler": Euler(), "sample_heun": Heun(), "sample_dpmpp_2m": DPMpp2M()}
+    if name in ancestral:
+        args.pop("s_noise", 1.0)  # the noise is handed out scaled
+        solver: Solver | None = ancestral[name](eta=args.pop("eta", 1.0))
     else:
-        known = {"sample_euler": Euler(), "sample_heun": Heun(), "sample_dpmpp_2m": DPMpp2M()}
         solver = known.get(name)
     if solver is None:
         pytest.skip(f"no solver {name}")
@@ -66,7 +66,8 @@ def test_sampler(case: Case) -> None:
         made = made[:-1] if schedule.get("drop_zero") else made
         agree(f64(made), case["sigmas"], "noise levels", rtol=1e-12)
     network = Exact(Mixture.read(tensors(SET), f"mixture/{case.params['mixture']}"))
-    noise = RecordedNoise(list(case["noise"])) if case.has("noise") else no_noise
+    scale = case.params["args"].get("s_noise", 1.0)
+    noise = RecordedNoise(list(scale * case["noise"])) if case.has("noise") else no_noise
     levels = [EDM().level(s) if s else EDM().clean for s in sigmas]
     run = Trajectory(case["x_init"], levels, solver, CFG(case.params["scale"]), told(case.params["labels"]), noise)
     engine, asked, entered = Engine({"main": network}), [], {}
@@ -90,5 +91,5 @@ def test_split_into_kept_and_fresh_noise(case: Case) -> None:
         at = Moment(Level(here, 1.0, here), Level(there, 1.0, there))
         for eps, fresh, key in ((1.0, 0.0, "sigma_down"), (0.0, 1.0, "sigma_up")):
             told_eps, drawn = Guided(f64([0.0]), f64([eps])), f64([fresh])
-            states, _ = drive(DDIM(eta), [at], f64([0.0]), lambda x, at, t=told_eps: t, lambda n=drawn: n)
+            states, _ = drive(EulerAncestral(eta), [at], f64([0.0]), lambda x, at, t=told_eps: t, lambda n=drawn: n)
             assert math.isclose(states[-1].item(), case[key][i].item(), rel_tol=1e-12, abs_tol=1e-12), (key, i)

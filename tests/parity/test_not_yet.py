@@ -15,10 +15,6 @@ WAITS_FOR = {
     "glide_sr": "no text-to-image network",
     "glide_tokenizer": "no tokenizer",
     "training_losses": "no variational bound",
-    "sampling/b_edm": "no churn, no rule for a weak network",
-    "sampling/e_cfgpp": "no CFG++",
-    "sampling/f_dynamic_threshold": "no dynamic thresholding",
-    "sampling/g_cfg_zero_star": "no CFG-Zero*",
 }
 
 

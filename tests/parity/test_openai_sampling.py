@@ -11,7 +11,7 @@ from parity.test_openai_process import chain, table
 from support.numbers import agree
 
 from guidon.conditioning import Context, Labels
-from guidon.guidance import CFG
+from guidon.guidance import CFG, Rule, Threshold
 from guidon.models.denoiser import Denoiser
 from guidon.noise import EpsOutput, X0Output
 from guidon.sampling import Engine, RecordedNoise, Trajectory
@@ -30,8 +30,6 @@ CASES = [
 def test_loop(name: str, case: dict[str, Any]) -> None:
     if case["classifier_scale"] is not None:
         pytest.skip("guided by a classifier: no such rule")
-    if case["clip_denoised"]:
-        pytest.skip("clip_denoised: no rule that clips the clean image")
     told, stored = settings(name), tensors(name)
     process_told = told["diffusion"]
     if process_told["mean_type"] not in OUTPUTS or process_told["var_type"] not in VARIANCES:
@@ -46,7 +44,8 @@ def test_loop(name: str, case: dict[str, Any]) -> None:
     learned = network.config.out_channels == 2 * network.config.in_channels
     denoiser = Denoiser(network, process, OUTPUTS[process_told["mean_type"]], learned).eval()
     given = encoder(Labels(stored["y"], encoder.classes)) if encoder is not None else Context()
-    run = Trajectory(stored["x_T"], levels, solver, CFG(1.0), {"given": given}, RecordedNoise(list(stored["noise"])))
+    rule: Rule = CFG(1.0) | Threshold() if case["clip_denoised"] else CFG(1.0)
+    run = Trajectory(stored["x_T"], levels, solver, rule, {"given": given}, RecordedNoise(list(stored["noise"])))
     engine, states, x0 = Engine({"main": denoiser}), [], []
     engine.join(run)
     while not run.done:

@@ -16,11 +16,41 @@ WORDS = {
     ("vp-table", "schedule"): ["linear", "scaled-linear", "cosine"],
     ("ddpm", "variance"): ["small", "large", "learned"],
     ("respaced", "spec"): ["", "ddim25", "10,15,20", "fast27"],
+    ("classifier", "form"): ["eps", "mean"],
+    ("classifier", "base"): ["null", "given"],
+    **{
+        (name, "space"): ["x0", "eps", "v", "velocity", "score"]
+        for name in (
+            "rescale",
+            "apg",
+            "cfg-zero",
+            "tcfg",
+            "mambo-g",
+            "power-law",
+            "fdg",
+            "adaptive",
+            "reuse",
+            "linear-ag",
+        )
+    },
 }
 RANGES = {
     ("vp-table", "steps"): st.integers(25, 60),
     ("vp-table", "beta_start"): st.sampled_from([0.0001, 0.002]),
     ("vp-table", "beta_end"): st.sampled_from([0.02, 0.3]),
+    ("adaptive", "threshold"): st.floats(-1, 1),
+    ("cads", "tau1"): st.floats(0, 0.6),
+    ("cads", "tau2"): st.floats(0.61, 1),
+    ("cads", "mixing"): st.floats(0, 1),
+    ("fbg", "share"): st.floats(0.34, 1),
+    ("fbg", "t0"): st.none() | st.floats(0, 0.99),
+    ("fbg", "most"): st.floats(1.01, 50),
+    ("threshold", "low"): st.sampled_from([-2.0, -1.0, 0.0]),
+    ("dynamic-threshold", "percentile"): st.floats(0.01, 1),
+    ("rescale", "mix"): st.floats(0, 1),
+    ("apg", "momentum"): st.floats(-0.9, 0.9),
+    ("fdg", "parallel"): st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    ("fdg", "rescale"): st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1)),
 }
 NUMBERS = st.floats(0.01, 50).map(lambda v: round(v, 3)) | st.integers(1, 40).map(float)
 
@@ -80,7 +110,11 @@ REQUIRED = {
         for name in ("negative", "avoid", "two-scale", "perp-neg", "autoguidance", "pag", "seg", "slg")
     },
     **{name: {"weight": 3.0} for name in ("tsg", "icg", "internal")},
+    **{name: {"weight": 3.0} for name in ("classifier", "dynamic-scale")},
+    "cfgpp": {"weight": 0.6},
+    "rectified-cfgpp": {"weight": 3.0},
     "conjunction": {"weights": (3.0, 2.0)},
+    "fdg": {"weights": (4.0, 2.0)},
     "linear": {"first": 1.0, "last": 4.0},
     "cosine": {"first": 1.0, "last": 4.0},
     "clamp-linear": {"first": 1.0, "last": 4.0, "least": 2.0},
@@ -97,15 +131,17 @@ def plain(name: str, member: type) -> Any:
 
 
 def solvers() -> list[Any]:
-    """Return every registered solver, with its defaults and with each other word or share of noise it knows."""
+    """Return every solver that can follow any rule, with its defaults and each other word or share of noise it knows."""
     found = []
     for name, member in dataclasses_of("solver"):
+        if name == "rectified":
+            continue
         found.append(plain(name, member))
         for (owner, field), words in WORDS.items():
             if owner == name:
                 found += [dataclasses.replace(found[-1], **{field: word}) for word in words[1:]]
         if "eta" in {f.name for f in dataclasses.fields(member)}:
-            found += [member(eta=0.6), member(eta=1.0)]
+            found += [member(eta=eta) for eta in (0.0, 0.6, 1.0) if member(eta=eta) not in found]
     return found
 
 

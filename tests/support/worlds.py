@@ -26,7 +26,10 @@ SHAPE = (2, 8, 6)
 def mixture(inflated: float = 1.0) -> Mixture:
     """Return five classes of small images, two components each; a worse model of them has inflated variances."""
     g = torch.Generator().manual_seed(11)
-    means, var = torch.randn(2 * CLASSES, *SHAPE, generator=g), 0.05 + 0.2 * torch.rand(2 * CLASSES, *SHAPE, generator=g)
+    means, var = (
+        torch.randn(2 * CLASSES, *SHAPE, generator=g),
+        0.05 + 0.2 * torch.rand(2 * CLASSES, *SHAPE, generator=g),
+    )
     return Mixture(torch.ones(2 * CLASSES) / (2 * CLASSES), means, var * inflated, torch.arange(2 * CLASSES) // 2)
 
 
@@ -76,7 +79,7 @@ class Posterior:
         away = x.double().flatten(1)[:, None] - a * m.means
         log_r = m.log_weights - 0.5 * (total.log() + away**2 / total).sum(-1)
         assert context.vector is not None
-        mine = m.component_class == context.vector.long()
+        mine = m.component_class == context.vector[:, :1].long()
         return log_r.masked_fill(~mine, -torch.inf).logsumexp(1) - log_r.logsumexp(1)
 
 

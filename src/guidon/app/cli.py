@@ -14,7 +14,15 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from guidon._version import __version__
-from guidon.app import demo_command, info_command, list_command, sample_command, train_command
+from guidon.app import (
+    cite_command,
+    demo_command,
+    info_command,
+    list_command,
+    rules_command,
+    sample_command,
+    train_command,
+)
 from guidon.errors import GuidonError
 
 EXAMPLES = """Examples:
@@ -23,6 +31,9 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --label 3 5 --n 8            eight 3s and eight 5s
   guidon info samples/0000-3.png                         how this was made
   guidon sample --like samples/0000-3.png -o again       the same, bit for bit
+  guidon rules                                           ways to guide
+  guidon rules apg                                       one of them in full
+  guidon cite "cfg(4) | apg"                             BibTeX of a rule
   guidon COMMAND --help                                  more about a command"""
 
 app = App(
@@ -41,6 +52,8 @@ app.command(train_command.train, help_epilogue=train_command.EXAMPLES)
 app.command(sample_command.sample, help_epilogue=sample_command.EXAMPLES)
 app.command(info_command.info, help_epilogue=info_command.EXAMPLES)
 app.command(list_command.list_registered, name="list", help_epilogue=list_command.EXAMPLES)
+app.command(rules_command.rules, help_epilogue=rules_command.EXAMPLES)
+app.command(cite_command.cite, help_epilogue=cite_command.EXAMPLES)
 app.command(demo_command.demo, help_epilogue=demo_command.EXAMPLES)
 
 

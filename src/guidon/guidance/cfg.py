@@ -29,7 +29,7 @@ class CFG(Weighted):
         formula="D = D_u + w (D_c - D_u)",
         cost="2; 1 where w is 1 or 0, or outside of `when`",
         ranges=("classes: 1.2 to 4", "text: 3 to 10", "with an interval: up to twice as much"),
-        sources=("ho2022classifier", "kynkaanniemi2024interval"),
+        sources=("ho2022classifier",),
         notes="Ho & Salimans' weight is w - 1.",
     )
 

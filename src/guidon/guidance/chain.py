@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 
 from guidon.errors import BadValue
-from guidon.guidance.contrast import Contrast, Pull, column, everywhere, pulled
+from guidon.guidance.contrast import Contrast, Pull, everywhere, pulled
 from guidon.guidance.rule import GIVEN, About, Branch, Guided, Link, Moment, Predictions, Rule, State
 from guidon.guidance.stage import Relay, Reshape, Shape, Stage
 from guidon.noise.prediction import Prediction
@@ -60,7 +60,7 @@ class Chain(Rule):
         return " | ".join(to_text(link) for link in self.links)
 
     def __or__(self, other: object) -> Chain:
-        return Chain((*self.links, other)) if isinstance(other, Link) else NotImplemented
+        return Chain((*self.links, other)) if isinstance(other, Link | Rule) else NotImplemented
 
     def init(self) -> State:
         return tuple(self._init(i) for i in range(len(self.links)))
@@ -76,9 +76,9 @@ class Chain(Rule):
         return self._questions(at, state)[-1]
 
     def rows(self, branch: Branch, at: Moment, state: State) -> tuple[int, ...] | None:
-        chosen = [
-            link.rows(branch, at, s) for link, s in zip(self.links, state, strict=True) if isinstance(link, Relay)
-        ]
+        relays = [(link, s) for link, s in zip(self.links, state, strict=True) if isinstance(link, Relay)]
+        questions = self._questions(at, state)[:-1]
+        chosen = [link.rows(branch, wanted, at, s) for (link, s), wanted in zip(relays, questions, strict=True)]
         sets = [set(rows) for rows in chosen if rows is not None]
         return tuple(sorted(set.intersection(*sets))) if sets else None
 
@@ -90,11 +90,25 @@ class Chain(Rule):
             if isinstance(link, Contrast) and not everywhere(link.weight_at(at), 1.0):
                 # at weight 0 too: what is added to another rule's result is a difference
                 wanted += [b for b in (GIVEN, *link.branches(at, s), link.away_at(at)) if b not in wanted]
-        questions = [tuple(wanted)]
+        self._check_zeros(wanted, at)
+        questions = [tuple(dict.fromkeys(wanted))]
         for link, s in zip(rest, state[1:], strict=True):
             if isinstance(link, Relay):
                 questions.append(link.ask(questions[-1], at, s))
         return questions
+
+    def _check_zeros(self, wanted: list[Branch], at: Moment) -> None:
+        """Refuse to invent what an image of weight 0 is: the other branch, as the network has it, whoever is beside it."""
+        first = self.links[0]
+        inventor = next((link for link in self.links if isinstance(link, Relay) and link.invents), None)
+        if inventor is None or GIVEN not in wanted or not isinstance(first, Contrast):
+            return
+        weight = first.weight_at(at)
+        if 0.0 in (weight if isinstance(weight, tuple) else (weight,)):
+            raise BadValue(
+                f"{to_text(inventor)} does without the branch that an image of weight 0 consists of; sample such images "
+                "apart, under that branch alone, or give them another weight"
+            )
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
         after = list(state)
@@ -170,9 +184,12 @@ def _is_zero(pull: Pull) -> bool:
 
 def _but_for_zeros(pull: Pull, shaped: Prediction) -> Prediction:
     """Return the shaped belief but for the images of weight 0: they are the other branch alone, in any company."""
-    if not isinstance(pull.weight, tuple) or 0.0 not in pull.weight:
+    weight = pull.weight
+    if isinstance(weight, float | int) or (isinstance(weight, tuple) and 0.0 not in weight):
         return shaped
-    keep = torch.as_tensor(column(pull.weight, shaped.x0) == 0)
+    # compared before it takes the images' precision, in which a weight next to nothing becomes 0
+    keep = torch.as_tensor(weight, dtype=torch.float64, device=shaped.x0.device) == 0
+    keep = keep.reshape(-1, *[1] * (shaped.x0.ndim - 1))
     return Prediction(
         shaped.x,
         shaped.level,

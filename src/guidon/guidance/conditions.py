@@ -11,12 +11,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from guidon.errors import BadValue
-from guidon.guidance.contrast import Weighted
+from guidon.errors import BadValue, ShapeMismatch
+from guidon.guidance.contrast import Weighted, column, everywhere
 from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Predictions, Rule, State
-from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight
+from guidon.guidance.space import dot, length
+from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
 from guidon.registry import register
+
+Shares = dict[Branch, float | PerImage]
 
 NEGATIVE = Branch("negative")
 PARTIAL = Branch("partial")
@@ -58,6 +61,7 @@ class Avoid(Rule):
     Args:
         weight: towards the given condition; 1 is plain conditional.
         push: away from the negative one, >= 0; 0 does nothing.
+        when: the noise levels at which to guide; elsewhere the given condition alone is asked.
 
     Source: arXiv 2206.01714, eq. 12 (NOT).
     """
@@ -80,10 +84,10 @@ class Avoid(Rule):
             )
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
-        return _needed({GIVEN: self.weight, NEGATIVE: -self.push})
+        return tuple(_shares({GIVEN: self.weight, NEGATIVE: -self.push}))
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
-        return _weighted(predictions, {GIVEN: self.weight, NEGATIVE: -self.push}), state
+        return _sum(predictions, _shares({GIVEN: self.weight, NEGATIVE: -self.push})), state
 
 
 @register("rule", "conjunction")
@@ -92,7 +96,8 @@ class Conjunction(Rule):
     """Several conditions at once, each with a weight; a negative weight says not.
 
     Args:
-        weights: of the given condition and of those told as "also", "also-2", ...: numbers or schedules.
+        weights: of the given condition and of those told as "also", "also-2", ...: each a number, one number an image, or a
+            schedule.
 
     Source: Liu et al., arXiv 2206.01714, eq. 11 and 12.
     """
@@ -104,26 +109,22 @@ class Conjunction(Rule):
         sources=("liu2022compositional",),
     )
 
-    weights: tuple[float | Weight, ...]
+    weights: tuple[float | PerImage | Weight, ...]
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, tuple) or not self.weights:
             raise BadValue(f"conjunction takes a list of weights, one for each condition, got {self.weights!r}")
-        checked = tuple(checked_weight(weight) for weight in self.weights)
-        if any(isinstance(weight, tuple) for weight in checked):
-            raise BadValue("conjunction takes one weight for each condition, not one for each image")
-        object.__setattr__(self, "weights", checked)
+        object.__setattr__(self, "weights", tuple(checked_weight(weight) for weight in self.weights))
 
-    def _now(self, at: Moment) -> dict[Branch, float]:
+    def _shares(self, at: Moment) -> Shares:
         names = ["given", "also", *(f"also-{i}" for i in range(2, len(self.weights)))]
-        values = [weight.at(at) if isinstance(weight, Weight) else weight for weight in self.weights]
-        return {Branch(name): float(w) for name, w in zip(names, values, strict=False)}  # type: ignore[arg-type]
+        return _shares({Branch(name): now(w, at) for name, w in zip(names, self.weights, strict=False)})
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
-        return _needed(self._now(at))
+        return tuple(self._shares(at))
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
-        return _weighted(predictions, self._now(at)), state
+        return _sum(predictions, self._shares(at)), state
 
 
 @register("rule", "two-scale")
@@ -134,6 +135,7 @@ class TwoScale(Rule):
     Args:
         weight: of the whole condition over the part; 1 is plain conditional.
         part: of the part (told as "partial") over none; 1 is plain.
+        when: the noise levels at which to guide; elsewhere the given condition alone is asked.
 
     Source: Brooks et al., arXiv 2211.09800, eq. 3.
     """
@@ -145,18 +147,24 @@ class TwoScale(Rule):
         sources=("brooks2023instructpix2pix",),
     )
 
-    weight: float
+    weight: float | PerImage | Weight
     part: float = 1.5
+    when: Interval | None = None
 
-    def _now(self) -> dict[Branch, float]:
-        return {GIVEN: self.weight, PARTIAL: self.part - self.weight, NULL: 1 - self.part}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", checked_weight(self.weight))
+
+    def _shares(self, at: Moment) -> Shares:
+        if not is_open(self.when, at):
+            return {GIVEN: 1.0}
+        weight = now(self.weight, at)
+        return _shares({GIVEN: weight, PARTIAL: _total(self.part, _times(-1, weight))})
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
-        return tuple(branch for branch, share in self._now().items() if share != 0)
+        return tuple(self._shares(at))
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
-        shares = self._now()
-        return _sum(predictions, {branch: shares[branch] for branch in predictions}), state
+        return _sum(predictions, self._shares(at)), state
 
 
 @register("rule", "perp-neg")
@@ -167,6 +175,7 @@ class PerpNeg(Rule):
     Args:
         weight: towards the given condition; 1 with pushes of 0 is plain conditional.
         pushes: for each negative condition ("negative", "negative-2", ...) how much of w it gets, >= 0.
+        when: the noise levels at which to guide; elsewhere the given condition alone is asked.
 
     Source: Armandpour et al., arXiv 2304.04968, eq. 8; the angle is taken image by image.
     """
@@ -178,10 +187,12 @@ class PerpNeg(Rule):
         sources=("armandpour2023perpneg",),
     )
 
-    weight: float
+    weight: float | PerImage | Weight
     pushes: tuple[float, ...] = (1.0,)
+    when: Interval | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", checked_weight(self.weight))
         if not isinstance(self.pushes, tuple) or not all(push >= 0 for push in self.pushes):
             raise BadValue(
                 f"perp-neg takes a list of pushes >= 0, one for each negative condition, got {self.pushes!r}"
@@ -192,49 +203,66 @@ class PerpNeg(Rule):
         return {Branch(name): push for name, push in zip(names, self.pushes, strict=False) if push != 0}
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
-        if self.weight == 0:
-            return (NULL,)
-        if self.weight == 1 and not self._negatives():
+        weight = now(self.weight, at)
+        if not is_open(self.when, at) or (everywhere(weight, 1.0) and not self._negatives()):
             return (GIVEN,)
-        return GIVEN, NULL, *self._negatives()
+        return (NULL,) if everywhere(weight, 0.0) else (GIVEN, NULL, *self._negatives())
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
-        if len(predictions) == 1:
-            return Guided.plain(next(iter(predictions.values()))), state
+        asked = self.branches(at, state)
+        if len(asked) == 1:
+            return Guided.plain(predictions[asked[0]]), state
         null, given = predictions[NULL], predictions[GIVEN]
         towards = given.x0 - null.x0
         pull = towards
         for branch, push in self._negatives().items():
             difference = predictions[branch].x0 - null.x0
-            pull = pull - push * (difference - along(difference, towards))
-        moved = null.moved("x0", self.weight * pull)
+            pull = pull - push * (difference - _along(difference, towards, least=_rounding(null)))
+        moved = null.moved("x0", column(now(self.weight, at), null.x0) * pull)
         return Guided(moved.x0, moved.eps, given.variance_fraction), state
 
 
-def along(what: Tensor, direction: Tensor) -> Tensor:
-    """Return the part of ``what`` (B, ...) in a direction (B, ...), image by image; none where there is no direction."""
-    axes = tuple(range(1, what.ndim))
-    length = (direction * direction).sum(axes, keepdim=True)
-    share = (what * direction).sum(axes, keepdim=True) / torch.where(length > 0, length, 1)
-    return share * direction
+def _along(what: Tensor, direction: Tensor, least: Tensor) -> Tensor:
+    """Return the part of ``what`` (B, ...) in a direction (B, ...), image by image; none where it is no longer than ``least``."""
+    size = dot(direction, direction)
+    return dot(what, direction) / torch.where(size > least**2, size, torch.inf) * direction
 
 
-def _needed(weights: dict[Branch, float]) -> tuple[Branch, ...]:
-    """Return the branches of u + sum w_i (c_i - u) whose share is not 0."""
-    asked = tuple(branch for branch, weight in weights.items() if weight != 0)
-    return asked if asked and sum(weights.values()) == 1 else (*asked, NULL)
+def _rounding(belief: Prediction) -> Tensor:
+    """Return how far rounding may have moved each clean image: a difference that is no longer has no direction."""
+    at = belief.level.like(belief.x)
+    return 64 * torch.finfo(belief.x.dtype).eps * (length(belief.x) / at.alpha + length(belief.x0))
 
 
-def _weighted(predictions: Predictions, weights: dict[Branch, float]) -> Guided:
-    """Return u + sum w_i (c_i - u)."""
-    return _sum(predictions, {b: weights[b] if b in weights else 1 - sum(weights.values()) for b in predictions})
+def _shares(weights: Shares) -> Shares:
+    """Return the share of each branch in u + sum w_i (c_i - u), without those that have none; they come to 1."""
+    null = _total(1.0, *(_times(-1, weight) for weight in weights.values()))
+    return {branch: share for branch, share in {**weights, NULL: null}.items() if not everywhere(share, 0.0)}
 
 
-def _sum(predictions: Predictions, shares: dict[Branch, float]) -> Guided:
-    """Return a weighted sum of beliefs whose shares come to 1, so that x stays; the given branch's variance."""
-    if len(predictions) == 1:
-        return Guided.plain(next(iter(predictions.values())))
-    told: Prediction = predictions.get(GIVEN) or next(iter(predictions.values()))
-    x0 = sum(share * predictions[branch].x0 for branch, share in shares.items())
-    eps = sum(share * predictions[branch].eps for branch, share in shares.items())
+def _sum(predictions: Predictions, shares: Shares) -> Guided:
+    """Return a weighted sum of beliefs; the shares come to 1, so x stays. The variance is the given branch's."""
+    if len(shares) == 1:
+        return Guided.plain(predictions[next(iter(shares))])
+    told = predictions[GIVEN if GIVEN in shares else next(iter(shares))]
+    columns = {branch: column(share, told.x0) for branch, share in shares.items()}
+    x0 = sum(share * predictions[branch].x0 for branch, share in columns.items())
+    eps = sum(share * predictions[branch].eps for branch, share in columns.items())
     return Guided(x0, eps, told.variance_fraction)  # type: ignore[arg-type]
+
+
+def _total(*values: float | PerImage) -> float | PerImage:
+    """Return a sum of weights, image by image where one of them is."""
+    many = [value for value in values if isinstance(value, tuple)]
+    if not many:
+        return float(sum(values))  # type: ignore[arg-type]
+    if len({len(value) for value in many}) > 1:
+        raise ShapeMismatch(
+            "the weights are for different numbers of images; give each condition one weight for each image"
+        )
+    each = [value if isinstance(value, tuple) else (value,) * len(many[0]) for value in values]
+    return tuple(float(sum(row)) for row in zip(*each, strict=True))
+
+
+def _times(factor: float, value: float | PerImage) -> float | PerImage:
+    return tuple(factor * v for v in value) if isinstance(value, tuple) else factor * value

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from guidon.errors import ShapeMismatch
 from guidon.guidance.rule import GIVEN, Branch, Guided, Link, Moment, Predictions, Rule, State
-from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight
+from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
 
 Strength = float | PerImage | Tensor  # one for all images, or (B,)
@@ -94,9 +94,7 @@ class Weighted(Contrast):
         object.__setattr__(self, "weight", checked_weight(self.weight))
 
     def weight_at(self, at: Moment) -> float | PerImage | None:
-        if self.when is not None and not self.when.holds(at):
-            return 1.0
-        return self.weight.at(at) if isinstance(self.weight, Weight) else self.weight
+        return now(self.weight, at) if is_open(self.when, at) else 1.0
 
 
 def pulled(base: Prediction | None, pull: Pull) -> Prediction:

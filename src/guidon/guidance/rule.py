@@ -191,4 +191,4 @@ class Rule(ABC):
     def __or__(self, other: object) -> Chain:
         from guidon.guidance.chain import Chain
 
-        return Chain((self, other)) if isinstance(other, Link) else NotImplemented
+        return Chain((self, other)) if isinstance(other, Link | Rule) else NotImplemented

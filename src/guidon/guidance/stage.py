@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 from guidon.guidance.contrast import Pull
 from guidon.guidance.rule import Branch, Link, Moment, Predictions, State
@@ -44,14 +45,20 @@ class Reshape(Stage):
 
 
 class Relay(Stage):
-    """Stands between the rule and the networks: passes questions on, other ones or fewer, and hands all answers back."""
+    """Stands between the rule and the networks: passes questions on, other ones or fewer, and hands all answers back.
+
+    Attributes:
+        invents: whether it may answer for a branch without asking it.
+    """
+
+    invents: ClassVar[bool] = False
 
     @abstractmethod
     def ask(self, wanted: tuple[Branch, ...], at: Moment, state: State) -> tuple[Branch, ...]:
         """Return the branches to ask for those that are wanted."""
 
-    def rows(self, branch: Branch, at: Moment, state: State) -> tuple[int, ...] | None:
-        """Return for which images a branch is to be asked; None for all."""
+    def rows(self, branch: Branch, wanted: tuple[Branch, ...], at: Moment, state: State) -> tuple[int, ...] | None:
+        """Return for which images a branch is to be asked, of those that are wanted; None for all."""
         return None
 
     @abstractmethod

@@ -30,7 +30,11 @@ class Weight(ABC):
 @register("weight", "linear")
 @dataclass(frozen=True)
 class LinearWeight(Weight):
-    """A weight that goes from ``first`` to ``last`` in a straight line over the steps."""
+    """A weight that goes from ``first`` to ``last`` in a straight line over the steps.
+
+    Args:
+        first, last: at the first and at the last step.
+    """
 
     about: ClassVar[About] = About(
         formula="first + (last - first) r, r from 0 at the first step to 1 at the last",
@@ -49,7 +53,12 @@ class LinearWeight(Weight):
 @register("weight", "clamp-linear")
 @dataclass(frozen=True)
 class ClampLinearWeight(Weight):
-    """A weight that goes from ``first`` to ``last`` in a straight line, but never below ``least``."""
+    """A weight that goes from ``first`` to ``last`` in a straight line, but never below ``least``.
+
+    Args:
+        first, last: at the first and at the last step.
+        least: what it never falls below.
+    """
 
     about: ClassVar[About] = About(
         formula="max(least, first + (last - first) r)",
@@ -68,7 +77,11 @@ class ClampLinearWeight(Weight):
 @register("weight", "cosine")
 @dataclass(frozen=True)
 class CosineWeight(Weight):
-    """A weight that goes from ``first`` to ``last`` along half a cosine over the steps."""
+    """A weight that goes from ``first`` to ``last`` along half a cosine over the steps.
+
+    Args:
+        first, last: at the first and at the last step.
+    """
 
     about: ClassVar[About] = About(
         formula="first + (last - first)(1 - cos(pi r)) / 2",
@@ -203,6 +216,16 @@ class Interval:
 def from_ho_salimans(weight: float) -> float:
     """Turn the weight of arXiv 2207.12598, where 0 is plain conditional, into ours."""
     return weight + 1
+
+
+def now(weight: float | PerImage | Weight, at: Moment) -> float | PerImage:
+    """Return a weight at a moment."""
+    return weight.at(at) if isinstance(weight, Weight) else weight
+
+
+def is_open(when: Interval | None, at: Moment) -> bool:
+    """Return whether an interval, or none, is open at a moment."""
+    return when is None or when.holds(at)
 
 
 def checked_weight(weight: object) -> float | PerImage | Weight:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from guidon.errors import NotSupported
+
+if TYPE_CHECKING:
+    from guidon.noise.process import Process
 
 Number = float | Tensor
 
@@ -19,11 +25,13 @@ class Level:
         t: the process's own time. A float on the host when a whole batch shares the level, else a tensor (B,).
         alpha: how much of the clean image is left.
         sigma: how much noise there is.
+        process: the process that it is a point of; None for a level made by hand.
     """
 
     t: Number
     alpha: Number
     sigma: Number
+    process: Process | None = field(default=None, compare=False, repr=False)
 
     @property
     def noise_level(self) -> Number:
@@ -31,6 +39,14 @@ class Level:
         if isinstance(self.alpha, Tensor):
             return self.sigma / self.alpha
         return self.sigma / self.alpha if self.alpha != 0 else math.inf
+
+    def with_noise_level(self, noise_level: float) -> Level:
+        """Return the level of the same process at another noise level; raises `NotSupported` where nobody said which process."""
+        if self.process is None:
+            raise NotSupported(
+                "a solver that stops between levels needs to know their process; make them with process.level"
+            )
+        return self.process.level_at(noise_level)
 
     def like(self, x: Tensor) -> Level:
         """Return the level with tensor fields shaped and typed to multiply with ``x`` (B, ...); floats stay floats."""

@@ -72,19 +72,19 @@ class Process(ABC):
         if isinstance(t, Tensor):
             return Level(t, *self.alpha_sigma(t.double()))
         alpha, sigma = self.alpha_sigma(torch.tensor(float(t), dtype=torch.float64))
-        return Level(float(t), alpha.item(), sigma.item())
+        return Level(float(t), alpha.item(), sigma.item(), self)
 
     def level_at(self, noise_level: float) -> Level:
         """Return the level whose sigma / alpha is ``noise_level``."""
         if noise_level < 0:
             raise BadValue(f"a noise level is at least 0, got {noise_level}")
         alpha = self.alpha_at(noise_level)
-        return Level(self.time_at(noise_level), alpha, noise_level * alpha if alpha else 1.0)
+        return Level(self.time_at(noise_level), alpha, noise_level * alpha if alpha else 1.0, self)
 
     @property
     def clean(self) -> Level:
         """Return the level without noise, where every path of sampling ends."""
-        return Level(self.t_clean, 1.0, 0.0)
+        return Level(self.t_clean, 1.0, 0.0, self)
 
     def sample_times(self, n: int, generator: torch.Generator | None = None, *, stratified: bool = False) -> Tensor:
         """Draw ``n`` training times, float64 (n,).

@@ -1,8 +1,21 @@
 """How to move from one level to the next."""
 
-from guidon.solvers.ancestral import DDIM, DDPM
+from guidon.solvers.ancestral import DDIM, DDPM, EulerAncestral
 from guidon.solvers.dpmpp import DPMpp2M
+from guidon.solvers.dpmpp_ancestral import DPMpp2SAncestral
 from guidon.solvers.euler import Euler, Heun
+from guidon.solvers.rectified import Rectified
 from guidon.solvers.solver import Ask, Solver
 
-__all__ = ["DDIM", "DDPM", "Ask", "DPMpp2M", "Euler", "Heun", "Solver"]
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "Ask",
+    "DPMpp2M",
+    "DPMpp2SAncestral",
+    "Euler",
+    "EulerAncestral",
+    "Heun",
+    "Rectified",
+    "Solver",
+]

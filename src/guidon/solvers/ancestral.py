@@ -1,4 +1,4 @@
-"""DDPM and DDIM: steps with as much fresh noise as one wants."""
+"""DDPM, DDIM and ancestral Euler: steps with as much fresh noise as one wants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guidon.errors import BadValue, NotSupported
 from guidon.guidance.rule import Guided, Moment
-from guidon.registry import register
+from guidon.registry import register, to_text
 from guidon.solvers.euler import renoise
 from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
 
@@ -32,7 +32,7 @@ class DDIM(Solver):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise BadValue(f"ddim needs eta in [0, 1], got {self.eta}")
+            raise BadValue(f"{to_text(self).partition('(')[0]} needs eta in [0, 1], got {self.eta}")
 
     @property
     def stochastic(self) -> bool:  # type: ignore[override]
@@ -42,10 +42,24 @@ class DDIM(Solver):
         guided = yield Ask(x, at)
         if self.eta == 0 or at.there.sigma == 0:
             return renoise(guided, at.there), carry
-        sigma = float(at.there.sigma)
-        fresh = self.eta * sigma * math.sqrt(1 - float(at.there.noise_level / at.noise_level) ** 2)
-        kept = math.sqrt(max(sigma**2 - fresh**2, 0.0))
+        kept, fresh = kept_and_fresh(at, self.eta)
         return guided.x0 * at.there.alpha + guided.eps * kept + noise() * fresh, carry
+
+
+@register("solver", "euler-ancestral")
+@dataclass(frozen=True)
+class EulerAncestral(DDIM):
+    """Ancestral Euler: an Euler step to less noise than wanted, and fresh noise for the rest; DDIM by another name.
+
+    Under CFG++ it is the authors' "euler_a_cfg++".
+
+    Args:
+        eta: 1 draws as much noise as DDPM, 0 is Euler; in [0, 1].
+
+    Source: k-diffusion's ``sample_euler_ancestral``; in noise level it is Song et al., arXiv 2010.02502, eq. 12 and 16.
+    """
+
+    eta: float = 1.0
 
 
 @register("solver", "ddpm")
@@ -86,6 +100,12 @@ class DDPM(Solver):
         if guided.variance_fraction is None:
             raise NotSupported("this network learned no variance; use ddpm('small') or ddpm('large')")
         return torch.exp(log_variance(guided.variance_fraction, small, large))
+
+
+def kept_and_fresh(at: Moment, eta: float) -> tuple[float, float]:
+    """Return how much of the noise after a step is the old one and how much is new; their squares add up to sigma^2."""
+    sigma, ratio = float(at.there.sigma), float(at.there.noise_level / at.noise_level)
+    return sigma * math.sqrt(1 - eta**2 + (eta * ratio) ** 2), sigma * eta * math.sqrt(1 - ratio**2)
 
 
 def posterior_mean(at: Moment) -> tuple[float, float]:
