@@ -51,7 +51,7 @@ NEUTRAL_STAGES: dict[str, dict[str, Any]] = {
     "adaptive": {"threshold": 1.0},
     "reuse": {"every": 1},
     "linear-ag": {"every": 1},
-    "cads": {"scale": 0.0},
+    "cads": {"tau1": 2.0, "tau2": 3.0},
 }
 
 
@@ -145,7 +145,7 @@ def test_stages_are_neutral_where_they_say_so_and_not_elsewhere(stage: Any) -> N
 
 def _busy(stage: Any, name: str) -> Any:
     """Return a stage whose defaults leave some of this small world alone, with settings that do not."""
-    settings = {"adaptive": {"threshold": 0.9}, "threshold": {"low": -0.5, "high": 0.5}}
+    settings = {"adaptive": {"threshold": 0.9}, "threshold": {"low": -0.5, "high": 0.5}, "cads": {"scale": 3.0}}
     return dataclasses.replace(stage, **settings.get(name, {}))
 
 
@@ -186,11 +186,13 @@ def test_what_is_added_is_the_pull_of_what_adds(rule: Any) -> None:
 
 @pytest.mark.parametrize("rule", [*RULES, *PAIRS])
 def test_networks_of_every_output_give_the_same_images(rule: Rule) -> None:
+    # Perp-Neg takes the direction of a difference that shrinks to 1e-8: rounding turns it
+    loose = 1e-5 if "perp-neg" in to_text(rule) else 1e-7
     for process in (EDM(), Cosine(), Flow()):
         images = [World(process, output=output).run(rule, LABELS[:2], SEEDS[:2]) for output in OUTPUTS]
         scale = max(1.0, images[0].abs().max().item())
         for output, x in zip(OUTPUTS, images, strict=True):
-            assert torch.allclose(x, images[0], rtol=1e-6, atol=1e-7 * scale), to_text(output)
+            assert torch.allclose(x, images[0], rtol=1e-6, atol=loose * scale), to_text(output)
 
 
 @pytest.mark.parametrize("rule", [*RULES, *PAIRS])

@@ -53,6 +53,8 @@ class Weakenable(Exact):
     def __call__(
         self, x: Tensor, level: Level, context: Context, perturbed: Sequence[tuple[Perturbation, slice]] = ()
     ) -> Prediction:
+        assert context.vector is not None
+        context = Context(vector=context.vector.clamp(NULL_LABEL, CLASSES - 1))  # a blurred class is another class
         plain = super().__call__(x, level, context)
         x0 = plain.x0.clone()
         for perturbation, rows in perturbed:
