@@ -79,7 +79,9 @@ def test_recipes_are_found_by_path_and_by_name(tmp_path, monkeypatch):
 
 
 def test_parameters_text_is_the_form_that_other_tools_read():
-    prompt, settings = parameters_text(RECORD | {"negative": ["cat", "blurry"]}).split("\nNegative prompt: cat, blurry\n")
+    prompt, settings = parameters_text(RECORD | {"negative": ["cat", "blurry"]}).split(
+        "\nNegative prompt: cat, blurry\n"
+    )
     assert prompt == "cat: big, fat"
     assert settings == (
         "Steps: 20, Sampler: DDIM, Schedule type: trailing, CFG scale: 3, Seed: 1, Size: 32x16, Model: digits, Version: guidon 0.1.0"

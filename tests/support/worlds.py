@@ -54,7 +54,9 @@ class Weakenable(Exact):
         self, x: Tensor, level: Level, context: Context, perturbed: Sequence[tuple[Perturbation, slice]] = ()
     ) -> Prediction:
         assert context.vector is not None
-        context = Context(vector=context.vector.clamp(NULL_LABEL, CLASSES - 1))  # a blurred class is another class
+        context = Context(
+            vector=context.vector.round().clamp(NULL_LABEL, CLASSES - 1)
+        )  # a blurred class may be another one
         plain = super().__call__(x, level, context)
         x0 = plain.x0.clone()
         for perturbation, rows in perturbed:
@@ -131,7 +133,7 @@ def conditions(labels: Sequence[int], seeds: Sequence[int]) -> dict[str, object]
     def told(ids: Tensor) -> Context:
         # wide enough that a blurred condition keeps its class: the first of three numbers is read
         ids = ids.double().reshape(-1, 1)
-        return Context(vector=torch.cat([ids, ids + 0.25, ids + 0.4], dim=1))
+        return Context(vector=torch.cat([ids, ids + 0.2, ids + 0.4], dim=1))
 
     def random(index: int) -> Context:
         return told(torch.tensor([(label + 1 + (seed + index) % (CLASSES - 1)) % CLASSES for label, seed in pairs]))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from guidon import registry
 from guidon.conditioning.condition import Context
-from guidon.conditioning.corrupt import corrupted
+from guidon.conditioning.corrupt import Drawn, RowNoise, corrupted
 from guidon.errors import BadValue, NotSupported, NumericalError
 from guidon.guidance.rule import Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
@@ -23,7 +23,6 @@ from guidon.noise.prediction import Prediction
 from guidon.solvers.solver import Ask, Noise, Solver
 
 Told = Context | Callable[[int], Context]
-RowNoise = Callable[[Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +184,10 @@ class Trajectory:
     def _queries(self, wanted: tuple[Branch, ...], ask: Ask, state: object) -> tuple[Query, ...]:
         """Return a query for each branch that is wanted; an inner head answers along with the whole network."""
         asked = dict.fromkeys(replace(branch, inner=False) if branch.inner else branch for branch in wanted)
-        blurs: dict[str, Tensor] = {}
+        blurs: Drawn = {}
         return tuple(self._query(branch, ask, self._rule.rows(branch, ask.at, state), blurs) for branch in asked)
 
-    def _query(
-        self, branch: Branch, ask: Ask, rows: tuple[int, ...] | None, blurs: dict[str, Tensor] | None = None
-    ) -> Query:
+    def _query(self, branch: Branch, ask: Ask, rows: tuple[int, ...] | None, blurs: Drawn | None = None) -> Query:
         context = self._context(branch)
         if callable(context):
             context = context(ask.at.index)

@@ -22,6 +22,9 @@ from guidon.sampling.trace import Trace
 from guidon.sampling.trajectory import Told, Trajectory
 from guidon.solvers.solver import Solver
 
+# conditions are blurred with noise of their own, so that it changes nothing in that of the images
+OTHER_STREAM = 0x5BD1E995
+
 OnStep = Callable[[int, int, Tensor], None]
 
 
@@ -102,10 +105,12 @@ def generate(
     """
     started = time.perf_counter()
     noise = PerImageNoise(seeds, shape, device)
+    row_noise = PerImageNoise([seed ^ OTHER_STREAM for seed in seeds], shape, device).of_shape
     x = noise() * process.start_scale(levels[0])
     engine = Engine(networks, batching=batching, max_batch=max_batch)
     seen = Trace() if trace else None
-    trajectory = Trajectory(x, levels, solver, rule, contexts, noise, look_on=seen.look_on if seen else None)
+    look_on = seen.look_on if seen else None
+    trajectory = Trajectory(x, levels, solver, rule, contexts, noise, row_noise=row_noise, look_on=look_on)
     if seen is not None:
         seen.most = sum(not branch.inner for branch in trajectory.most)
     engine.join(trajectory)
