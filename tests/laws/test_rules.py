@@ -145,7 +145,11 @@ def test_stages_are_neutral_where_they_say_so_and_not_elsewhere(stage: Any) -> N
 
 def _busy(stage: Any, name: str) -> Any:
     """Return a stage whose defaults leave some of this small world alone, with settings that do not."""
-    settings = {"adaptive": {"threshold": 0.9}, "threshold": {"low": -0.5, "high": 0.5}, "cads": {"scale": 3.0}}
+    settings = {
+        "adaptive": {"threshold": 0.9},
+        "threshold": {"low": -0.5, "high": 0.5},
+        "cads": {"scale": 3.0, "tau1": 0.1, "mixing": 0.0},
+    }
     return dataclasses.replace(stage, **settings.get(name, {}))
 
 

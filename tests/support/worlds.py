@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from support.mixtures import NULL_LABEL, Exact, Mixture
 from torch import Tensor
 
 from guidon.conditioning.condition import Context
@@ -18,6 +17,7 @@ from guidon.registry import lookup, to_text
 from guidon.sampling import Engine, PerImageNoise, Trajectory
 from guidon.sampling.trajectory import Event
 from guidon.solvers import Euler, Solver
+from support.mixtures import NULL_LABEL, Exact, Mixture
 
 CLASSES = 5
 SHAPE = (2, 8, 6)
