@@ -27,9 +27,9 @@ from guidon.guidance import (
     Moment,
     Negative,
 )
-from guidon.guidance.cads import paper_time
 from guidon.guidance.conditions import NEGATIVE
 from guidon.noise import EDM, Cosine, Flow, Level, Prediction, VPTable
+from guidon.noise.level import ddpm_time
 from guidon.perturbation import Corruption
 from guidon.sampling import Engine, PerImageNoise, Trajectory
 from guidon.solvers import Euler, Heun
@@ -49,11 +49,11 @@ def level_of(t: float) -> float:
 
 def test_the_papers_time_is_that_of_ddpm() -> None:
     for t in (1e-3, 0.2, 0.6, 0.9, 1.0):
-        assert math.isclose(paper_time(level_of(t)), t, rel_tol=1e-9)
-    assert (paper_time(0.0), paper_time(1e9), paper_time(math.inf)) == (0.0, 1.0, 1.0)
+        assert math.isclose(ddpm_time(level_of(t)), t, rel_tol=1e-9)
+    assert (ddpm_time(0.0), ddpm_time(1e9), ddpm_time(math.inf)) == (0.0, 1.0, 1.0)
     table = VPTable()  # a thousand steps of the same process
     for t in (100.0, 400.0, 800.0):
-        assert abs(paper_time(table.level(t).noise_level) - t / 1000) < 5e-3  # type: ignore[arg-type]
+        assert abs(ddpm_time(table.level(t).noise_level) - t / 1000) < 5e-3  # type: ignore[arg-type]
 
 
 def test_the_condition_comes_back_in_a_straight_line() -> None:
@@ -116,7 +116,7 @@ def test_the_network_is_told_the_formula_and_the_null_as_it_was() -> None:
 
 @pytest.mark.parametrize("solver", [Euler(), Heun()], ids=str)
 def test_images_are_their_own(solver: Any) -> None:
-    world, rule = World(EDM(), solver=solver), CFG(3.0) | CADS(0.1, 0.3, scale=0.5)
+    world, rule = World(EDM(), solver=solver), CFG(3.0) | CADS(0.1, 0.3, scale=2.0, mixing=0.0)
     images = world.run(rule, LABELS, SEEDS)
     assert not torch.allclose(images, world.run(CFG(3.0), LABELS, SEEDS))
     for i in range(4):

@@ -34,7 +34,7 @@ class APG(Shape):
     Raises:
         BadValue: a setting is out of its range.
 
-    Source: Sadat et al., arXiv 2410.02416, alg. 1.
+    Source: Sadat et al., arXiv 2410.02416.
     """
 
     about: ClassVar[About] = About(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from guidon.errors import BadValue
 from guidon.guidance.rule import About, Branch, Moment, Predictions, State
 from guidon.guidance.stage import Relay
+from guidon.noise.level import ddpm_time
 from guidon.perturbation import Corruption
 from guidon.registry import register
 
@@ -19,7 +19,7 @@ class CADS(Relay):
     """Blurs the given condition with noise, wholly at first and less and less, for more diverse images.
 
     Every branch that is told the given condition is told the same blurred one; null and negative conditions stay. Times are those of
-    `paper_time`: 1 at pure noise, 0 at the clean image.
+    `ddpm_time`: 1 at pure noise, 0 at the clean image.
 
     Args:
         tau1: up to this time the condition is as it was given, >= 0.
@@ -30,7 +30,7 @@ class CADS(Relay):
     Raises:
         BadValue: a setting is out of its range.
 
-    Source: Sadat et al., arXiv 2310.17347, algorithm 1.
+    Source: Sadat et al., arXiv 2310.17347.
     """
 
     about: ClassVar[About] = About(
@@ -58,7 +58,7 @@ class CADS(Relay):
 
     def keep(self, at: Moment) -> float:
         """Return how much of the condition is left at a moment, in [0, 1]: the paper's gamma."""
-        way = (self.tau2 - paper_time(at.noise_level)) / (self.tau2 - self.tau1)
+        way = (self.tau2 - ddpm_time(at.noise_level)) / (self.tau2 - self.tau1)
         return min(max(way, 0.0), 1.0)
 
     def ask(self, wanted: tuple[Branch, ...], at: Moment, state: State) -> tuple[Branch, ...]:
@@ -76,14 +76,3 @@ class CADS(Relay):
         ):  # a classifier is told a class, not an embedding
             return branch
         return replace(branch, corruption=Corruption(keep, self.scale, self.mixing))
-
-
-def paper_time(noise_level: float) -> float:
-    """Return the time in [0, 1] at which DDPM's process has a noise level sigma / alpha.
-
-    Its variance grows linearly from 0.1 to 20 a unit of time, so log(1 + (sigma / alpha)^2) = 0.1 t + 9.95 t^2.
-    """
-    if math.isinf(noise_level):
-        return 1.0
-    total = math.log1p(noise_level**2)
-    return min((math.sqrt(0.01 + 4 * 9.95 * total) - 0.1) / (2 * 9.95), 1.0)

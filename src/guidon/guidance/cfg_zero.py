@@ -28,7 +28,7 @@ class CFGZero(Shape, Reshape):
     Raises:
         BadValue: a setting is out of its range.
 
-    Source: Fan et al., arXiv 2503.18886, alg. 1.
+    Source: Fan et al., arXiv 2503.18886.
     """
 
     about: ClassVar[About] = About(

@@ -63,7 +63,7 @@ class Avoid(Rule):
         push: away from the negative one, >= 0; 0 does nothing.
         when: the noise levels at which to guide; elsewhere the given condition alone is asked.
 
-    Source: arXiv 2206.01714, eq. 12 (NOT).
+    Source: arXiv 2206.01714 (negation).
     """
 
     about: ClassVar[About] = About(
@@ -99,7 +99,7 @@ class Conjunction(Rule):
         weights: of the given condition and of those told as "also", "also-2", ...: each a number, one number an image, or a
             schedule.
 
-    Source: Liu et al., arXiv 2206.01714, eq. 11 and 12.
+    Source: Liu et al., arXiv 2206.01714.
     """
 
     about: ClassVar[About] = About(
@@ -177,7 +177,7 @@ class PerpNeg(Rule):
         pushes: for each negative condition ("negative", "negative-2", ...) how much of w it gets, >= 0.
         when: the noise levels at which to guide; elsewhere the given condition alone is asked.
 
-    Source: Armandpour et al., arXiv 2304.04968, eq. 8; the angle is taken image by image.
+    Source: Armandpour et al., arXiv 2304.04968; the angle is taken image by image.
     """
 
     about: ClassVar[About] = About(

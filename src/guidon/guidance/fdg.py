@@ -32,7 +32,7 @@ class FDG(Rule):
     Raises:
         BadValue: a setting is out of its range, or not one for each band.
 
-    Source: Sadat et al., arXiv 2506.19713, alg. 1 and 2.
+    Source: Sadat et al., arXiv 2506.19713, alg. 2.
     """
 
     about: ClassVar[About] = About(

@@ -71,7 +71,7 @@ class RectifiedCFGpp(Contrast):
         weight: a number, one number an image, or a `Weight`; 1 is plain conditional, the paper's lambda_max is w - 1.
         power: >= 0; how fast guidance grows while the noise goes. 0 is the same weight at all times.
 
-    Source: Saini et al., arXiv 2510.07631, algorithm 1.
+    Source: Saini et al., arXiv 2510.07631.
     """
 
     about: ClassVar[About] = About(

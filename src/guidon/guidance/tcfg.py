@@ -26,7 +26,7 @@ class TCFG(Shape):
     Raises:
         BadValue: there is no such space.
 
-    Source: Kwon et al., arXiv 2503.18137, alg. 1.
+    Source: Kwon et al., arXiv 2503.18137.
     """
 
     about: ClassVar[About] = About(

@@ -16,6 +16,7 @@ from guidon.errors import BadValue, NotSupported
 from guidon.guidance.contrast import Pull, Weighted
 from guidon.guidance.rule import GIVEN, About, Branch, Moment, Predictions, State
 from guidon.guidance.weights import Interval, PerImage, Weight
+from guidon.noise.level import ddpm_time
 from guidon.perturbation import Perturbation
 from guidon.registry import register, to_text
 
@@ -32,7 +33,7 @@ class Autoguidance(Weighted):
         network: name of the worse one: a smaller network, an earlier checkpoint or average, or the same one degraded.
         when: the noise levels at which to guide.
 
-    Source: Karras et al., arXiv 2406.02507, eq. 4.
+    Source: Karras et al., arXiv 2406.02507.
     """
 
     about: ClassVar[About] = About(
@@ -90,7 +91,7 @@ class PAG(Perturbed):
         layers: names of the attention layers to perturb; None: those that the network suggests.
         when: the noise levels at which to guide.
 
-    Source: Ahn et al., arXiv 2403.17377, eq. 11.
+    Source: Ahn et al., arXiv 2403.17377.
     """
 
     about: ClassVar[About] = About(
@@ -182,19 +183,20 @@ class TSG(Perturbed):
 
     Args:
         weight: 1 is the network alone.
-        scale: deviation of the noise in the time embedding at the first step, in deviations of the embedding, > 0.
-        power: how fast the noise falls along the run, >= 0; 0 stays.
+        scale: deviation of the noise in the time embedding at pure noise, in deviations of the embedding, > 0.
+        power: how fast the noise falls with the time, >= 0; 0 stays.
         when: the noise levels at which to guide.
 
     Source: Sadat et al., arXiv 2407.02687, section 5.
     """
 
     about: ClassVar[About] = About(
-        formula="D = D(t~) + w (D(t) - D(t~)), embedding(t~) = embedding(t) + scale r^power n, r from 1 to 0 over the run",
+        formula="D = D(t~) + w (D(t) - D(t~)), embedding(t~) = embedding(t) + scale t^power n",
         cost="2",
         ranges=("DiT: w 2.5, scale 2, power 1", "Stable Diffusion: w 4, scale 3, power 0.25, noisy half"),
         sources=("sadat2025notraining",),
-        notes="The noise is new at each step and the same for all images, so that a batch changes nothing.",
+        notes="t is the time of DDPM's process at the same noise level, 1 at pure noise. The noise is new at each step and the same "
+        "for all images, so that a batch changes nothing.",
     )
 
     weight: float | PerImage | Weight
@@ -212,7 +214,7 @@ class TSG(Perturbed):
         return Perturbation("time-noise", None, self.scale)
 
     def away_at(self, at: Moment) -> Branch:
-        amount = self.scale * (1 - at.progress) ** self.power
+        amount = self.scale * ddpm_time(at.noise_level) ** self.power
         return replace(self.away, perturbation=Perturbation("time-noise", None, amount, seed=at.index))
 
 

@@ -63,3 +63,14 @@ class Level:
         if not isinstance(self.alpha, Tensor):
             return self
         return Level(self.t[index], self.alpha[index], self.sigma[index])  # type: ignore[index]
+
+
+def ddpm_time(noise_level: float) -> float:
+    """Return the time in [0, 1] at which DDPM's process has a noise level sigma / alpha: one clock for every process.
+
+    Its variance grows linearly from 0.1 to 20 a unit of time, so log(1 + (sigma / alpha)^2) = 0.1 t + 9.95 t^2.
+    """
+    if math.isinf(noise_level):
+        return 1.0
+    total = math.log1p(noise_level**2)
+    return min((math.sqrt(0.01 + 4 * 9.95 * total) - 0.1) / (2 * 9.95), 1.0)
