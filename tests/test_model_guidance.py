@@ -152,8 +152,8 @@ def test_a_weak_model_has_its_own_encoder_and_must_fit(model: Model, tmp_path: P
 
 
 def test_a_classifier_guides_towards_its_class(model: Model) -> None:
-    plain = model.sample(["cat", "emu"], rule="classifier(0)", steps=8, classifier=classifier).x
-    guided = model.sample(["cat", "emu"], rule="classifier(0.3, normalise=true)", steps=8, classifier=classifier).x
+    plain = model.sample(["cat", "emu"], rule="classifier(0)", steps=20, classifier=classifier).x
+    guided = model.sample(["cat", "emu"], rule="classifier(2)", steps=20, classifier=classifier).x
     level, ids = Level(0.0, 1.0, 0.0), torch.tensor([0, 2])
     assert (classifier(guided, level, ids) > classifier(plain, level, ids)).all()
 
