@@ -2,6 +2,8 @@
 
 python benchmarks/cifar10_rules.py                        the recipe's rule against plain guidance
 python benchmarks/cifar10_rules.py "cfg(2)" "cfg(linear(1, 5))" --n 500
+python benchmarks/cifar10_rules.py --examples --n 500 --results benchmarks/results/cifar10_examples.json
+                                                          every rule, stage and schedule; half an hour
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from cifar10 import CLASSES, ROOT, Plan, _images
 from cyclopts import App
+from rule_examples import EXAMPLES, Example, classifier_of_estimates, sample_example
 from stages import machine
 
 import guidon
@@ -28,7 +32,9 @@ def main(
     *rules: str,
     n: int = 1000,
     seed: int = 0,
+    examples: bool = False,
     work: Path = Plan.work,
+    weak: Path = ROOT / ".bench/cifar10-weak",
     results: Path = ROOT / "benchmarks/results/cifar10_rules.json",
 ) -> None:
     """Sample and judge.
@@ -37,20 +43,33 @@ def main(
         rules: text forms.
         n: images of each rule, the classes in turn.
         seed: of the first image.
+        examples: the examples of `rule_examples.py` and what they are compared with, after those named.
         work: the folder of `benchmarks/cifar10.py`.
+        weak: a run of `guidon train cifar10-cpu --set train.budget=100s`, for autoguidance.
         results: the JSON file to write.
     """
-    rules = rules or ("cfg(3)", "cfg(4, when=interval(0.3, 5))")
-    judge = Judge.of(FeatureClassifier.load(work / "classifier"), _images(Plan(work=work))["train"])
+    if not rules and not examples:
+        rules = ("cfg(3)", "cfg(4, when=interval(0.3, 5))")
+    wanted = [Example(rule) for rule in rules]
+    if examples:
+        wanted += [Example(rule) for rule in sorted({example.against for example in EXAMPLES.values()})]
+        wanted += EXAMPLES.values()
+    classifier = FeatureClassifier.load(work / "classifier").eval()
+    judge = Judge.of(classifier, _images(Plan(work=work))["train"])
     model, labels, rows = guidon.load(work / "ours" / "model"), torch.arange(n) % CLASSES, []
-    for rule in rules:
-        samples = model.sample(labels.tolist(), rule=rule, seed=seed)
-        rows.append({"rule": rule, "nfe": samples.nfe, "seconds": samples.seconds, **judge.score(samples.x, labels)})
-        print(rows[-1], flush=True)
+    helpers: dict[str, Any] = {"classifier": classifier_of_estimates(model, classifier)}
+    if examples:
+        helpers["weak"] = guidon.load(weak / "model")
     account = {"command": " ".join(["python", *sys.argv]), "machine": machine(), "threads": torch.get_num_threads()}
-    write_text(
-        results, json.dumps(account | {"torch": torch.__version__, "seed": seed, "rules": rows}, indent=2) + "\n"
-    )
+    for example in wanted:
+        if any(row["rule"] == example.rule and row["solver"] == example.solver for row in rows):
+            continue
+        x, nfe, seconds = sample_example(model, example, labels.tolist(), seed, helpers)
+        told = {"solver": example.solver, "negative": example.negative, "also": example.also, "needs": example.needs}
+        rows.append({"rule": example.rule, **told, "nfe": nfe, "seconds": seconds, **judge.score(x, labels)})
+        print(rows[-1], flush=True)
+        whole = account | {"torch": torch.__version__, "seed": seed, "rules": rows}
+        write_text(results, json.dumps(whole, indent=2) + "\n")
 
 
 if __name__ == "__main__":
