@@ -6,7 +6,7 @@
 
 A mutant is killed when a test fails, and hung (which counts as killed) when the tests take far too long. What survives shows a
 missing test, or changes nothing that can be seen: then it belongs into EQUIVALENT, with the reason. Ctrl-C keeps what was
-judged; a mutant is judged anew when its file changes, or the tests that its verdict rests on. Writes results/mutants.json.
+judged; a mutant is judged anew when the code of its file changes, or the tests that its verdict rests on. Writes results/mutants.json.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from mutations import Mutant, mutants_of
+from mutations import Mutant, essence, mutants_of
 from trials import PACKAGE, Plan, Verdict, trials, unchanged
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/mutants.json"
 JUDGED = ROOT / ".bench/mutants.jsonl"
 UNCHANGED = ROOT / ".bench/mutants-unchanged.json"
-NO_FORMULAS = ("__init__.py", "rule.py", "citations.py")  # names, dataclasses, references
+NO_FORMULAS = ("__init__.py", "citations.py")  # names, references
 COPIED = ("src/guidon", "tests", "recipes", "docs", "pyproject.toml")
-GUARDS = (  # the quick ones first
+GUARDS = (  # the quick ones first; what one of them kills the next ones are not asked about
     "guidance/test_*.py",
     "parity/test_guiders*.py",
     "parity/test_*_golden.py",
@@ -44,7 +44,26 @@ GUARDS = (  # the quick ones first
 )
 
 # (identity of a mutant as `--list` prints it, why no test can see it)
-EQUIVALENT: dict[str, str] = {}
+SQUARED = "only its square is used"
+EQUIVALENT: dict[str, str] = {
+    "conditions.py PerpNeg.combine: null [2] -> given": "where it matters both are equal but for rounding",
+    "conditions.py PerpNeg.combine: null [3] -> given": "what is across the difference is so from either end of it",
+    "dynamic_scale.py DynamicScale.pull: GIVEN -> NULL": "all branches of a step are told the same state",
+    "feedback.py FBG.pull: at.there.noise_level / at.here.sigma -> -(at.there.noise_level / at.here.sigma)": SQUARED,
+    "feedback.py _transition: there.noise_level / here.noise_level -> -(there.noise_level / here.noise_level)": SQUARED,
+    "feedback.py temperature_from_t1: 2 * variance * _bias(share, t0, steps) / distance -> "
+    "-(2 * variance * _bias(share, t0, steps) / distance)": "its size is taken",
+    "pyramid.py _blur: here + offset -> here - offset": "the kernel is the same both ways",
+    "pyramid.py _blur: share / 16 -> -(share / 16)": "it acts on rows and on columns, and a sign twice is none",
+    "pyramid.py _blur: matrix[here, torch.minimum(there, period - there)] += share / 16 -> "
+    "matrix[here, torch.minimum(there, period - there)] -= share / 16": "as above",
+    "rule.py Branch.plain: 1.0 -> 2.0": "any number that is always the same",
+    "rule.py Branch.plain: 0 -> 1": "as above",
+    "space.py rescaled: guided -> given": "both have as many numbers",
+    "weights.py CosineWeight.at: math.pi * moment.ramp -> -(math.pi * moment.ramp)": "the cosine is even",
+    "weights.py BetaWeight._density: way ** (self.a - 1) * (1 - way) ** (self.b - 1) -> "
+    "-(way ** (self.a - 1) * (1 - way) ** (self.b - 1))": "the densities are divided by one another",
+}
 
 app = App(help=__doc__, help_format="plaintext", version_flags=())
 
@@ -118,49 +137,61 @@ class Judge:
     """
 
     def __init__(self, snapshot: Path) -> None:
-        self.snapshot = snapshot
-        tests = snapshot / "tests"
-        self.files = [str(path.relative_to(snapshot)) for guard in GUARDS for path in sorted(tests.glob(guard))]
+        self.snapshot, self.left_out = snapshot, list[str]()
+        JUDGED.parent.mkdir(exist_ok=True)
         os.environ.setdefault("GUIDON_GOLDEN", str(ROOT.parent / "shared" / "golden"))
         sources = [path for name in ("src", "tests") for path in sorted((snapshot / name).rglob("*.py"))]
-        known = _digest(*(path.read_text() for path in sources))
-        told = json.loads(UNCHANGED.read_text()) if UNCHANGED.exists() else {}
-        if told.get("of") != known:
-            told = {"of": known, **unchanged(snapshot, self.files)}
-            UNCHANGED.parent.mkdir(exist_ok=True)
-            UNCHANGED.write_text(json.dumps(told))
-        self.left_out, self.reached, self.seconds = told["failed"], told["reached"], told["seconds"]
-        if self.left_out:
-            shown = "\n".join(["", *self.left_out[:10], *(["..."] if len(self.left_out) > 10 else [])])
-            print(f"left out, for they fail without any change, {len(self.left_out)} tests:{shown}", file=sys.stderr)
+        self.known = _digest(*(path.read_text() for path in sources))
 
     def __call__(self, todo: Sequence[Mutant], jobs: int, judged: dict[str, Verdict]) -> None:
         """Judge mutants, and add each verdict to ``judged`` and to the file that remembers."""
-        limit = 20 + 2 * self.seconds
-        print(f"{len(todo)} mutants; all tests take {self.seconds:.1f} s, the limit is {limit:.0f} s", file=sys.stderr)
+        spent: Counter[str] = Counter()
         with JUDGED.open("a") as record:
-            found = trials(todo, self.snapshot, self._plan, limit, jobs)
-            for count, (mutant, verdict) in enumerate(found, start=1):
-                judged[mutant.name] = verdict
-                known = {"source": _digest(mutant.source), "tests": self._rests_on(verdict), **verdict}
-                record.write(json.dumps(known) + "\n")
-                record.flush()
-                told = f"{count}/{len(todo)} {verdict['verdict']:8s} {mutant.line:3d} {mutant.name}"
-                print(f"{told}  ({verdict['by']}, {verdict['seconds']:.1f} s)", file=sys.stderr, flush=True)
+            for guard in GUARDS:
+                if not todo:
+                    return
+                told = self._unchanged(guard)
+                limit = 20 + 2 * told["seconds"]
+                print(f"{len(todo)} mutants, {guard}: {told['seconds']:.1f} s, at most {limit:.0f} s", file=sys.stderr)
+                left = []
+                for count, (mutant, found) in enumerate(
+                    trials(todo, self.snapshot, lambda mutant, told=told: _plan(mutant, told), limit, jobs), start=1
+                ):
+                    spent[mutant.name] += found["seconds"]
+                    verdict = {**found, "seconds": round(spent[mutant.name], 2)}
+                    said = f"{count}/{len(todo)} {verdict['verdict']:8s} {mutant.line:3d} {mutant.name}"
+                    print(f"{said}  ({verdict['by']}, {verdict['seconds']:.1f} s)", file=sys.stderr, flush=True)
+                    if verdict["verdict"] == "survived" and guard != GUARDS[-1]:
+                        left.append(mutant)
+                        continue
+                    judged[mutant.name] = verdict
+                    known = {"source": _digest(essence(mutant.source)), "tests": self._rests_on(verdict), **verdict}
+                    record.write(json.dumps(known) + "\n")
+                    record.flush()
+                todo = left
+
+    def _files(self, guard: str) -> list[str]:
+        return [str(path.relative_to(self.snapshot)) for path in sorted((self.snapshot / "tests").glob(guard))]
+
+    def _unchanged(self, guard: str) -> dict[str, Any]:
+        """Return what `trials.unchanged` tells of the tests of a guard."""
+        everything = json.loads(UNCHANGED.read_text()) if UNCHANGED.exists() else {}
+        told = everything.get(guard, {})
+        if told.get("of") != self.known:
+            told = {"of": self.known, **unchanged(self.snapshot, self._files(guard))}
+            UNCHANGED.write_text(json.dumps({**everything, guard: told}))
+        self.left_out += told["failed"]
+        if told["failed"]:
+            shown = "\n".join(["", *told["failed"][:10], *(["..."] if len(told["failed"]) > 10 else [])])
+            print(f"left out, for they fail without any change, {len(told['failed'])} tests:{shown}", file=sys.stderr)
+        return told
 
     def remembered(self, everyone: Sequence[Mutant]) -> dict[str, Verdict]:
         """Return the verdicts of earlier runs that still hold, by the mutants' names."""
         records = [json.loads(line) for line in JUDGED.read_text().splitlines()] if JUDGED.exists() else []
         holding = {record["source"]: record for record in records if record["tests"] == self._rests_on(record)}
-        found = {mutant.name: holding.get(_digest(mutant.source)) for mutant in everyone}
+        found = {mutant.name: holding.get(_digest(essence(mutant.source))) for mutant in everyone}
         return {name: {k: record[k] for k in ("verdict", "by", "seconds")} for name, record in found.items() if record}
-
-    def _plan(self, mutant: Mutant) -> Plan:
-        """Return the tests that get to the function, file by file, those of a file named after it first."""
-        place, own = f"{mutant.file} {mutant.function}", f"tests/guidance/test_{mutant.file}"
-        tests = [test for test, reached in self.reached.items() if place in reached and test not in self.left_out]
-        files = [list(group) for _, group in groupby(tests, key=_file_of)]
-        return sorted(files, key=lambda group: _file_of(group[0]) != own)
 
     def _rests_on(self, verdict: Verdict) -> str:
         """Return a digest of the tests that a verdict rests on: the one that killed, else all; and what they share."""
@@ -168,8 +199,16 @@ class Judge:
         killer = self.snapshot / _file_of(verdict["by"])
         if killer.is_file():
             return _digest(*(path.read_text() for path in (killer, *shared)))
-        files = [self.snapshot / name for name in self.files]
-        return _digest(*(path.read_text() for path in (*files, *shared)), *self.left_out)
+        files = [self.snapshot / name for guard in GUARDS for name in self._files(guard)]
+        return _digest(*(path.read_text() for path in (*files, *shared)))
+
+
+def _plan(mutant: Mutant, told: Mapping[str, Any]) -> Plan:
+    """Return the tests that get to the function, file by file, those of a file named after it first."""
+    place, own = f"{mutant.file} {mutant.function}", f"tests/guidance/test_{mutant.file}"
+    tests = [test for test, reached in told["reached"].items() if place in reached and test not in told["failed"]]
+    files = [list(group) for _, group in groupby(tests, key=_file_of)]
+    return sorted(files, key=lambda group: _file_of(group[0]) != own)
 
 
 def _file_of(test: str) -> str:

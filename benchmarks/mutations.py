@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-NO_FORMULA = ("__post_init__", "__or__", "to_text", "checked_weight")
+NO_FORMULA = ("__post_init__", "__or__", "__str__", "to_text", "checked_weight")
 
 SIGNS: dict[type, type] = {ast.Add: ast.Sub, ast.Sub: ast.Add}
 FACTORS: dict[type, type] = {ast.Mult: ast.Div, ast.Div: ast.Mult}
@@ -94,6 +94,23 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
             mark = f" [{count}]" if count > 1 else ""
             found.append(Mutant(file, name, node.lineno, kind, before + mark, after, text))
     return found
+
+
+def essence(source: str) -> str:
+    """Return what of a file computes: it stays the same where only what people read of it changes."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [part for part in node.body if not _is_told(part)]
+    return ast.dump(tree)
+
+
+def _is_told(node: ast.stmt) -> bool:
+    """Return whether a statement is a docstring, or what a class says about itself."""
+    match node:
+        case ast.Expr(value=ast.Constant()) | ast.AnnAssign(target=ast.Name(id="about")):
+            return True
+    return False
 
 
 def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:

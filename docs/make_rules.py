@@ -55,7 +55,7 @@ def _section(card: Card) -> str:
         blocks.append("**Sensible:** " + "; ".join(map(_safe, card.ranges)))
     if card.notes:
         blocks.append(f"**Notes:** {_safe(card.notes)}")
-    blocks.append(f'**Example:** `--rule "{card.example}"`')
+    blocks.append(f'**Example:** `--rule "{card.example}"{card.needs}`')
     if card.source:
         blocks.append(f"**Source:** {_safe(card.source)}")
     if card.citations:

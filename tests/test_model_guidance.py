@@ -30,21 +30,29 @@ def classifier(x: Tensor, level: Level, ids: Tensor) -> Tensor:
     return -((x - ids.to(x).reshape(-1, 1, 1, 1) / 3) ** 2).flatten(1).mean(1)
 
 
-def everything(model: Model) -> dict[str, Any]:
-    return {"negative": ["dog", "emu"], "also": "emu", "weak": model.degraded(0.5), "classifier": classifier}
+def needs(model: Model, name: str) -> dict[str, Any]:
+    return {
+        "negative": {"negative": "dog"},
+        "avoid": {"negative": "dog"},
+        "perp-neg": {"negative": "dog"},
+        "conjunction": {"also": "emu"},
+        "two-scale": {"partial": "emu"},
+        "autoguidance": {"weak": model.degraded(0.5)},
+        "classifier": {"classifier": classifier},
+    }.get(name, {})
 
 
 # text forms of the rules that need values
 FORMS = {"conjunction": "conjunction([2, 1])", "fdg": "fdg([3, 2])", "fbg": "fbg"}
 
 
-@pytest.mark.parametrize("name", [name for name, _ in members("rule") if name != "two-scale"])
+@pytest.mark.parametrize("name", [name for name, _ in members("rule")])
 def test_every_rule_runs_on_a_real_network_and_an_image_is_its_own(model: Model, name: str) -> None:
     rule = FORMS.get(name, f"{name}(3)")
     solver = "rectified" if name == "rectified-cfgpp" else "euler"
 
     def run(labels: Any, seed: Any, **more: Any) -> Tensor:
-        return model.sample(labels, rule=rule, solver=solver, steps=STEPS, seed=seed, **everything(model), **more).x
+        return model.sample(labels, rule=rule, solver=solver, steps=STEPS, seed=seed, **needs(model, name), **more).x
 
     together = run(["cat", "dog", "cat"], [3, 4, 5])
     assert not torch.allclose(
@@ -68,10 +76,10 @@ def test_every_stage_runs_on_a_real_network(model: Model, name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ({"rule": "negative(3)"}, NotSupported, "'negative'.*give that one too"),
+        ({"rule": "negative(3)"}, NotSupported, "'negative'.*--negative"),
         ({"rule": "conjunction([1, 1, 1])", "also": "cat"}, NotSupported, "'also-2'"),
         ({"rule": "two-scale(3)"}, NotSupported, "'partial'"),
-        ({"rule": "autoguidance(2)"}, NotSupported, "'weak'.*weak="),
+        ({"rule": "autoguidance(2)"}, NotSupported, "'weak'.*--weak"),
         ({"rule": "classifier(2)"}, NotSupported, "'classifier'|given"),
         ({"rule": "pag(2, layers=['nowhere'])"}, NotSupported, "nowhere.*it can to"),
         ({"rule": "rectified-cfgpp(2)"}, NotSupported, "rectified"),
@@ -80,6 +88,11 @@ def test_every_stage_runs_on_a_real_network(model: Model, name: str) -> None:
         ({"rule": "cfg(3) | rescale | apg"}, BadValue, "left of stages"),
         ({"rule": CFG((1.0, 2.0))}, ShapeMismatch, "2 weights for 1 image"),
         ({"rule": "negative(3)", "negative": "cow"}, UnknownLabel, "cow"),
+        ({"rule": "cfg(3)", "negative": "dog"}, BadValue, "no use for 'negative'"),
+        ({"rule": "negative(3)", "negative": ["dog", "emu"]}, BadValue, "no use for 'negative-2'"),
+        ({"rule": "cfg(3)", "weak": tiny()}, BadValue, "no use for 'weak'"),
+        ({"rule": "cfg(3)", "classifier": classifier}, BadValue, "no use for 'classifier'"),
+        ({"rule": "classifier(3)", "classifier": classifier, "labels": [None]}, BadValue, "no class"),
     ],
 )
 def test_what_is_missing_is_said_before_the_first_step(
@@ -88,7 +101,7 @@ def test_what_is_missing_is_said_before_the_first_step(
     model, forwards = tiny(), []
     model.denoiser.network.register_forward_hook(lambda *_: forwards.append(1))
     with pytest.raises(error, match=says):
-        model.sample("cat", **arguments)
+        model.sample(**{"labels": "cat"} | arguments)
     # weights for other numbers of images show when they meet the images, after one forward
     assert not forwards or error is ShapeMismatch
 

@@ -27,6 +27,7 @@ from guidon.model_request import (
     LogProb,
     as_member,
     as_rule,
+    check_needed,
     class_id,
     conditions,
     described,
@@ -122,7 +123,7 @@ class Model(nn.Module):
             seed: of the noise.
         """
         worse = degraded(self, noise, seed)
-        worse.name = f"{self.name} degraded by {noise}"
+        worse.name = f"self:{noise:g}" + (f":{seed}" if seed else "")  # as --weak takes it
         return worse
 
     @torch.no_grad()
@@ -138,6 +139,7 @@ class Model(nn.Module):
         seed: int | Sequence[int] = 0,
         negative: Label | Sequence[Label] = (),
         also: Label | Sequence[Label] = (),
+        partial: Label | Sequence[Label] = (),
         weak: Model | None = None,
         classifier: LogProb | None = None,
         trace: bool = False,
@@ -156,6 +158,7 @@ class Model(nn.Module):
             seed: of the first image, the others count on from it; or one seed per image.
             negative: a class, or several, that rules such as ``negative``, ``avoid`` and ``perp-neg`` steer away from.
             also: further classes for ``conjunction``.
+            partial: a part of what is asked for (an animal, where a cat is), for ``two-scale``.
             weak: a worse model of the same classes, for ``autoguidance``.
             classifier: (x, level, class ids (B,)) -> log p(class | x) (B,), differentiable in x, for ``classifier``.
             trace: whether to record what guidance does at each step, in ``Samples.trace``.
@@ -180,19 +183,23 @@ class Model(nn.Module):
         grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
         levels = grid_.levels(self.process, whole("steps", steps))
-        others = listed(negative), listed(also)
-        contexts = conditions(self, names, seeds, *others)
+        further = {"negative": listed(negative), "also": listed(also), "partial": listed(partial)}
+        contexts = conditions(self, names, seeds, further)
         networks: dict[str, Any] = {"main": self.denoiser}
         if weak is not None:
-            if (weak.classes, weak.shape, weak.process) != (self.classes, self.shape, self.process):
+            if not isinstance(weak, Model):
+                raise BadValue(f"weak is a model, such as guidon.load(...) or model.degraded(); got {weak!r}")
+            alike = ("classes", "shape", "process", "device")
+            if differing := [name for name in alike if getattr(weak, name) != getattr(self, name)]:
                 raise BadValue(
-                    "the weak model must have the classes, the image size and the process of the model itself"
+                    f"the weak model differs from the model itself in its {differing[0]}; both must be alike in that"
                 )
             networks["weak"] = weak.eval().denoiser
-            contexts |= for_network("weak", conditions(weak, names, seeds, *others))
+            contexts |= for_network("weak", conditions(weak, names, seeds, further))
         if classifier is not None:
             networks["classifier"] = FunctionClassifier(classifier)
-            contexts |= told_to_classifier(self, names)
+            contexts |= told_to_classifier(self, names, further)
+        check_needed(rule_, further, [name for name in networks if name != "main"])
         was_training = self.training
         self.eval()
         try:
@@ -230,8 +237,7 @@ class Model(nn.Module):
             "threads": torch.get_num_threads(),
             "nfe": samples.nfe,
         }
-        further = {name: described(told, self.classes) for name, told in zip(("negative", "also"), others, strict=True)}
-        record |= {name: told for name, told in further.items() if told}
+        record |= {name: described(told, self.classes) for name, told in further.items() if told}
         if weak is not None:
             record["weak"] = weak.name
         ids = tuple(None if name is None or self.classes is None else class_id(name, self.classes) for name in names)

@@ -84,8 +84,7 @@ def conditions(
     model: Listener,
     names: Sequence[Label],
     seeds: Sequence[int],
-    negative: Sequence[Label] = (),
-    also: Sequence[Label] = (),
+    further: Mapping[str, Sequence[Label]],
 ) -> dict[str, Told]:
     """Return what a model is told under every name that a rule may use.
 
@@ -93,23 +92,23 @@ def conditions(
         model: whose encoder to use.
         names: the label of each image.
         seeds: of each image, for the random condition.
-        negative, also: further labels, each for all images.
+        further: by "negative", "also" and "partial", labels for all images; the second of a name is told as "negative-2".
     """
     if model.classes is None:
-        if negative or also:
+        if any(further.values()):
             raise UnknownLabel("this model has no classes; leave the other conditions out")
         return {"given": Context()}
     given, count = model.labels(names), len(names)
     told: dict[str, Told] = {"given": model.encode(given), "null": model.encode(given.null())}
-    for name, labels in (("negative", negative), ("also", also)):
-        for i, label in enumerate(labels, start=1):
-            told[name if i == 1 else f"{name}-{i}"] = model.encode(model.labels([label] * count))
+    for name, label in numbered(further).items():
+        told[name] = model.encode(model.labels([label] * count))
     classes = len(model.classes)
 
     def random(index: int) -> Context:
         """Return a class for each image, drawn anew at each step from the image's own seed."""
         drawn = [
-            torch.randint(classes, (1,), generator=torch.Generator().manual_seed((seed + 7919 * index) % 2**32))
+            # a stream of its own, so that the class has nothing to do with the image's noise
+            torch.randint(classes, (1,), generator=torch.Generator().manual_seed((seed ^ 0x3C6EF372) + 7919 * index))
             for seed in seeds
         ]
         return model.encode(model.labels([int(number) for number in drawn]))
@@ -135,15 +134,38 @@ class FunctionClassifier:
     def log_prob(self, x: Tensor, level: Level, context: Context) -> Tensor:
         """Return log p(class | x) (B,); the context's vector holds the ids."""
         assert context.vector is not None
-        return self.function(x, level, context.vector[:, 0].long())
+        return self.function(x, level, context.vector[:, 0].long().to(x.device))
 
 
-def told_to_classifier(model: Listener, names: Sequence[Label]) -> dict[str, Told]:
-    """Return what a `FunctionClassifier` is told: the class ids."""
+def told_to_classifier(
+    model: Listener, names: Sequence[Label], further: Mapping[str, Sequence[Label]]
+) -> dict[str, Told]:
+    """Return what a `FunctionClassifier` is told under every name: the class ids. Raises `BadValue` where there is no class."""
     if model.classes is None:
-        raise BadValue("a classifier is told the classes of the images, and this model has none")
-    ids = torch.tensor([[class_id(name, model.classes)] for name in names], dtype=torch.float32)
-    return {"classifier:given": Context(vector=ids)}
+        raise BadValue("a classifier is told the classes of the images, and this model has none; leave it out")
+    if None in names:
+        raise BadValue("a classifier cannot guide towards no class; give every image a label")
+    each = {"given": list(names)} | {name: [label] * len(names) for name, label in numbered(further).items()}
+    ids = {name: torch.tensor([[class_id(label, model.classes)] for label in labels]) for name, labels in each.items()}
+    return {f"classifier:{name}": Context(vector=rows.float()) for name, rows in ids.items()}
+
+
+def numbered(further: Mapping[str, Sequence[Label]]) -> dict[str, Label]:
+    """Return further labels by the names that rules use: "negative", "negative-2", ..."""
+    return {
+        name if i == 1 else f"{name}-{i}": label
+        for name, labels in further.items()
+        for i, label in enumerate(labels, start=1)
+    }
+
+
+def check_needed(rule: Rule, further: Mapping[str, Sequence[Label]], networks: Sequence[str]) -> None:
+    """Raise `BadValue` for conditions or networks that a rule has no use for."""
+    spare = [name for name in (*numbered(further), *networks) if name not in rule.uses()]
+    if spare:
+        raise BadValue(
+            f"the rule {registry.to_text(rule)} has no use for {spare[0]!r}; leave it out, or take a rule that has: guidon rules"
+        )
 
 
 def described(labels: Sequence[Label], classes: Sequence[str] | None) -> list[Any]:

@@ -111,7 +111,7 @@ def _joined_by_underscores(found: re.Match[str]) -> str:
 
 def _example(kind: str) -> str:
     known = names(kind)
-    return repr(known[0] if known else "name(1, key=2)")
+    return repr("cfg(3)" if kind == "rule" else known[0] if known else "name(1, key=2)")
 
 
 def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
@@ -121,8 +121,10 @@ def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
             if kind is not None:
                 raise BadValue(f"{text!r} is not a {kind}: write a name, for instance {_example(kind)}")
             return node.value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if kind is None:
-            return -number
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand) if kind is None:
+            number = _build(operand, None, text, float)
+            if isinstance(number, int | float):
+                return -number if isinstance(sign, ast.USub) else number
         case ast.Tuple(elts=items) | ast.List(elts=items) if kind is None:
             inside = [get_args(part)[0] for part in _alternatives(hint) if get_origin(part) is tuple]
             return tuple(_build(item, None, text, Union[tuple(inside)] if inside else Any) for item in items)  # noqa: UP007
@@ -134,14 +136,18 @@ def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
                 raise BadValue(
                     f"cannot read {text!r}: {to_text(first)} does not chain with |; write one of them"
                 ) from None
-        case ast.Name(id=("inf" | "true" | "false" | "none") as word) if kind is None:
-            return {"inf": math.inf, "true": True, "false": False, "none": None}[word]
+        case ast.Name(id=word) if kind is None and word in _WORDS:
+            return _WORDS[word]
         case ast.Name(id=identifier):
             return _make(_find(kind, identifier.replace("_", "-"), hint), [], [], text)
         case ast.Call(func=ast.Name(id=identifier), args=args, keywords=keywords):
             return _make(_find(kind, identifier.replace("_", "-"), hint), args, keywords, text)
-    raise BadValue(f"cannot read {ast.unparse(node)!r} in {text!r}: use names, numbers, strings and lists only")
+    raise BadValue(
+        f"cannot read {ast.unparse(node)!r} in {text!r}: use names, numbers, words in quotes and lists, and | to chain"
+    )
 
+
+_WORDS = {"inf": math.inf, "nan": math.nan, "true": True, "false": False, "none": None}
 
 # what else may stand right of a | in a text of a kind
 _LINKS = {"rule": "stage"}
@@ -168,6 +174,8 @@ def _find(kind: str | None, name: str, hint: Any) -> Any:
     if kind is not None:
         return lookup(kind, name)
     known = {n: member for k in kinds() for n, member in members(k) if _is(member, hint)}
+    if name not in known and _fits("", hint):
+        raise BadValue(f"a word stands in quotes: '{name}'")
     if name not in known:
         raise UnknownName("argument", name, known or {n for k in kinds() for n in names(k)})
     return known[name]
@@ -188,17 +196,42 @@ def _make(member: Any, args: list[ast.expr], keywords: list[ast.keyword], text: 
             )
     if len(args) > len(fields):
         raise BadValue(f"cannot make {text!r}: {name} takes {', '.join(fields) or 'no arguments'}")
-    positional = [_build(arg, None, text, hints[field]) for arg, field in zip(args, fields, strict=False)]
-    named = {str(k.arg): _build(k.value, None, text, hints[str(k.arg)]) for k in keywords}
-    try:
-        made = member(*positional, **named)
-    except TypeError as error:
-        raise BadValue(f"cannot make {text!r}: {name} takes {', '.join(fields) or 'no arguments'} ({error})") from error
-    for field in declared:
-        value = getattr(made, field.name)
-        if not _fits(value, hints[field.name]):
-            raise BadValue(f"{name} takes {field.name} as {field.type}, not {to_text(value)}")
-    return made
+    nodes = [*zip(fields, args, strict=False), *((str(keyword.arg), keyword.value) for keyword in keywords)]
+    given: dict[str, Any] = {}
+    for field, node in nodes:
+        if field in given:
+            raise BadValue(f"{name} is given {field} twice in {text!r}; leave one of them out")
+        given[field] = _build(node, None, text, hints[field])
+        if not _fits(given[field], hints[field]):
+            raise BadValue(f"{name} takes {field} as {_described(hints[field])}, not {to_text(given[field])}")
+    missing = [
+        field.name
+        for field in declared
+        if field.name not in given and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise BadValue(f"{name} needs {' and '.join(missing)}; it takes: {', '.join(fields)}")
+    return member(**given)
+
+
+def _described(hint: Any) -> str:
+    """Return what fits a field, in words."""
+    words = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "a word in quotes",
+        type(None): "none",
+    }
+    found = []
+    for part in _alternatives(hint):
+        if get_origin(part) is tuple:
+            found.append(f"a list, each {_described(get_args(part)[0])}")
+        elif part in words:
+            found.append(words[part])
+        else:
+            found.append(" or ".join(n for k in kinds() for n, member in members(k) if _is(member, part)))
+    return ", or ".join(dict.fromkeys(found))
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

@@ -112,7 +112,10 @@ def test_every_other_branch_on_its_own() -> None:
 
 
 def test_with_cads_the_blurred_given_branch_is_still_asked_for_all() -> None:
-    for rule in (CFG(3.0) | Adaptive(0.9993) | CADS(0.1, 0.3), CFG(3.0) | CADS(0.1, 0.3) | Adaptive(0.9993)):
+    for rule in (
+        CFG(3.0) | Adaptive(0.9993, space="eps") | CADS(0.1, 0.3),
+        CFG(3.0) | CADS(0.1, 0.3) | Adaptive(0.9993, space="eps"),
+    ):
         counts = asked(rule)
         assert counts[0] == [2] * 4
         assert counts[-1] == [1] * 4
@@ -147,4 +150,4 @@ def test_settings() -> None:
         Adaptive(space="pixels")
     rule = parse("rule", "cfg(3) | adaptive(0.98, space='x0')")
     assert isinstance(rule, Chain)
-    assert to_text(rule) == "cfg(3) | adaptive(0.98, 'x0')"
+    assert to_text(rule) == "cfg(3) | adaptive(0.98)"

@@ -51,6 +51,17 @@ def test_by_hand() -> None:
     )  # short enough
 
 
+def test_more_than_all_along() -> None:
+    given, null = f64([[3.0, 0.0]]), f64([[1.0, -4.0]])
+    agree(guide(CFG(3.0) | APG(eta=2.0), given, null)[0], f64([[11.0, 8.0]]), "twice along")
+
+
+def test_without_a_radius_no_length_is_taken() -> None:
+    """In single precision the squares of these would be infinite."""
+    given, null = f64([[3e25, 0.0]]).float(), f64([[1e25, -4e25]]).float()
+    agree(guide(CFG(3.0) | APG(eta=1.0), given, null)[0], f64([[7e25, 8e25]]), "as cfg", rtol=1e-6)
+
+
 def test_momentum_by_hand() -> None:
     """1, then 2 - 0.5, then 3 - 0.75: kept before it is cut."""
     rule, state = CFG(2.0) | APG(1.0, 1.2, -0.5), None
@@ -59,6 +70,21 @@ def test_momentum_by_hand() -> None:
         guided, state = guide(rule, given, null, state=state)
         agree(guided, given + min(kept, 1.2), "guided")
         agree(state[1][0], f64([[kept]]), "kept")
+
+
+def test_momentum_rests_where_the_branches_agree() -> None:
+    """1, nothing, a half that starts anew, and 0.3 - 0.25; each image by itself."""
+    rule, state = CFG(2.0) | APG(1.0, momentum=-0.5), None
+    for differences, kept in (
+        ((1.0, 1.0), (1.0, 1.0)),
+        ((0.0, 2.0), (0.0, 1.5)),
+        ((0.5, 0.5), (0.5, -0.25)),
+        ((0.3, 0.0), (0.05, 0.0)),
+    ):
+        given = f64([[5.0], [5.0]])
+        guided, state = guide(rule, given, given - f64(differences)[:, None], state=state)
+        agree(guided, given + f64(kept)[:, None], "guided")
+        agree(state[1][0], f64(kept)[:, None], "kept")
 
 
 def test_result_has_nothing_along_the_given_belief() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from support.beliefs import believing, check_degenerate, check_images_apart, check_precisions, guide, moment, views
@@ -58,6 +60,14 @@ def test_a_zeroed_velocity_is_exactly_zero() -> None:
         zeroed, _ = CFGZero().reshape(given, given, moment(0), None)
         assert torch.equal(zeroed.x0, zeroed.eps)
         agree(0.8 * zeroed.x0 + 0.6 * zeroed.eps, given.x, "x", rtol=1e-6, atol=1e-6)
+
+
+def test_the_variance_stays() -> None:
+    given = believing(views()[0], "velocity")
+    guided = dataclasses.replace(given, variance_fraction=torch.full_like(given.x, 0.3))
+    for index in (0, 1):
+        shaped, _ = CFGZero().reshape(guided, given, moment(index), None)
+        assert shaped.variance_fraction is guided.variance_fraction
 
 
 def test_refused() -> None:

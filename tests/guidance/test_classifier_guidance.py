@@ -172,6 +172,25 @@ def test_normalised_and_clipped_by_hand() -> None:
         agree(whole.eps[:1], first.eps, "an image alone")
 
 
+def test_a_mean_that_moves_leaves_the_belief() -> None:
+    told = beliefs(normal(3, 4, seed=7))
+    guided, _ = ClassifierGuidance(2.5, form="mean").combine(told, AT, None)
+    agree(guided.x0, told[NULL].x0, "x0")
+    agree(guided.eps, told[NULL].eps, "eps")
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-200, 1e-300, 1e200, 1e300])
+def test_a_direction_is_one_at_every_size(size: float) -> None:
+    """Also where squares vanish or overflow, and where parts of an image are zero or much smaller than others."""
+    units = f64([[[0.6, 0.0], [0.8, 0.0]], [[1.0, 0.0], [1e-3, 0.0]]])  # type: ignore[list-item]
+    told = beliefs(size * units)
+    noise = told[NULL].eps
+    guided, _ = ClassifierGuidance(0.2, normalise=True).combine(told, AT, None)
+    lengths = noise.square().sum((1, 2), keepdim=True).sqrt()
+    unit = units / f64([1.0, (1 + 1e-6) ** 0.5])[:, None, None]
+    agree(guided.eps, noise - 0.2 * lengths * unit, "normalised")
+
+
 def test_weight_0_asks_no_classifier() -> None:
     assert ClassifierGuidance(0.0).branches(AT, None) == (NULL,)
     assert ClassifierGuidance((0.0, 0.0), base="given").branches(AT, None) == (GIVEN,)
@@ -213,14 +232,14 @@ def test_images_are_their_own() -> None:
 
 
 def test_it_starts_where_there_is_signal() -> None:
-    """A score says nothing of the clean image where no signal is left; the engine refuses it."""
-    world = World(Flow())
+    """Pure noise has no class: there the base is left alone, and the classifier is not asked."""
+    world, events = World(Flow()), []
     levels = [Flow().level(t) for t in (1.0, 0.5, 0.0)]
     noise = PerImageNoise(SEEDS, SHAPE, dtype=torch.float64)
     contexts = {"given": Context(vector=f64([[0.0]] * 4)), "null": Context(vector=f64([[-1.0]] * 4))}  # type: ignore[list-item]
-    run = Trajectory(noise(), levels, Euler(), ClassifierGuidance(1.0), contexts, noise)
-    with pytest.raises(NotSupported, match="below the last time"):
-        Engine(world.networks).run([run])
+    rule = ClassifierGuidance(1.0)
+    Engine(world.networks).run([Trajectory(noise(), levels, Euler(), rule, contexts, noise, look_on=events.append)])
+    assert [set(event.predictions) for event in events] == [{NULL}, {NULL, rule.judge}]
 
 
 @pytest.mark.parametrize("bad", [{"form": "score"}, {"base": "negative"}, {"clip": 0.0}, {"weight": "much"}])

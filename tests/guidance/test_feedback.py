@@ -65,18 +65,6 @@ def tracked(steps: int) -> tuple[Tensor, Tensor]:
     return torch.stack(ratios), torch.stack(truths)
 
 
-def test_the_tracked_ratio_is_the_true_one_on_an_exact_mixture() -> None:
-    """The truth wanders between -1 and 0.6; the error falls with the square root of the steps, as noise does that is summed."""
-    errors = {}
-    for steps in (100, 400):
-        ratios, truths = tracked(steps)
-        errors[steps] = (ratios - truths).abs().mean().item()
-        assert truths.min() < -0.7
-        assert truths[-1].max() > 0.5
-    assert errors[400] < 0.04
-    assert errors[400] < 0.7 * errors[100], errors
-
-
 def test_one_step_by_hand() -> None:
     """From noise level 2 to 1 the next state has variance 3/4 and keeps 1/4 of the old one."""
     rule = FBG(0.9, t0=0.5, temperature=0.5, most=10.0)
@@ -118,6 +106,19 @@ def test_noise_that_a_solver_added_widens_what_was_expected() -> None:
     _, state = rule.pull(again, Moment(levels[2], levels[3], 1, 2), state)
     assert state is not None
     agree(state.log_ratio, f64([(1.0**2 - 0.5**2) / 4]), "log R")
+
+
+def test_noise_is_counted_from_where_the_step_led() -> None:
+    """From noise level 4 to 2 the next state has variance 3 and keeps 1/4; the next evaluation at 2.5 adds 9/4."""
+    rule = FBG(0.9, t0=None, temperature=1.0)
+    levels = [EDM().level(t) for t in (4.0, 2.0, 2.5, 0.5)]
+    x, y = f64([[1.0]]), f64([[1.25]])  # type: ignore[list-item]
+    first = {GIVEN: Prediction.from_x0(x, x + 1, levels[0]), NULL: Prediction.from_x0(x, x - 1, levels[0])}
+    second = {branch: Prediction.from_x0(y, p.x0, levels[2]) for branch, p in first.items()}
+    _, state = rule.pull(first, Moment(levels[0], levels[1], 0, 2), rule.init())  # to 1.75 or 0.25
+    _, state = rule.pull(second, Moment(levels[2], levels[3], 1, 2), state)
+    assert state is not None
+    agree(state.log_ratio, f64([(1.0**2 - 0.5**2) / (2 * 5.25)]), "log R")
 
 
 def test_a_second_evaluation_has_the_weight_of_the_step_before_and_no_memory() -> None:
@@ -210,7 +211,7 @@ def test_the_temperature_of_a_time() -> None:
     """The variances of the steps are 3, 3/4 and, to the clean image, 0."""
     levels = [EDM().level(t) for t in (4.0, 2.0, 1.0, 0.0)]
     bias = math.log(0.1 * 3 / 2) / (0.5 * 3)
-    for t1, variance in ((2 / 3, 3.0), (0.5, 1.875), (1 / 3, 0.75), (1.0, 3.0)):
+    for t1, variance in ((2 / 3, 3.0), (0.5, 1.875), (1 / 3, 0.75), (1 / 6, 0.375), (1.0, 3.0)):
         assert math.isclose(temperature_from_t1(levels, t1, 0.9, 0.5), -2 * variance * bias / 10)
     assert math.isclose(temperature_from_t1(levels, 0.5, 0.9, 0.5, distance=5.0), -2 * 1.875 * bias / 5)
     with pytest.raises(BadValue, match="t1"):
@@ -229,3 +230,15 @@ def test_bad_settings(bad: dict[str, float]) -> None:
 def test_text_form() -> None:
     assert FBG(0.3, t0=None).share == 0.3
     assert parse("rule", to_text(FBG(0.9, t0=None, most=4.0))) == FBG(0.9, None, most=4.0)
+
+
+def test_the_tracked_ratio_is_the_true_one_on_an_exact_mixture() -> None:
+    """The truth wanders between -1 and 0.6; the error falls with the square root of the steps, as noise does that is summed."""
+    errors = {}
+    for steps in (100, 400):
+        ratios, truths = tracked(steps)
+        errors[steps] = (ratios - truths).abs().mean().item()
+        assert truths.min() < -0.7
+        assert truths[-1].max() > 0.5
+    assert errors[400] < 0.04
+    assert errors[400] < 0.7 * errors[100], errors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -67,6 +68,37 @@ def test_exact_where_the_relation_is_linear(space: str, every: int) -> None:
         agree(guided.x0, want.x0, "x0", rtol=1e-7, atol=1e-7)
         before_given, before_null = given, null
     assert guessed == {2: 3, 4: 4}[every]
+
+
+def guessed(given: list[Any], differences: list[Any]) -> Any:
+    """Return the difference that is guessed in the third step, after two that asked."""
+    rule, guided = CFG(2.0) | LinearAG(2), None
+    state = rule.init()
+    for index, here in enumerate(given):
+        eps = torch.tensor([here], dtype=torch.float64)
+        told = {GIVEN: Prediction.from_eps(0 * eps, eps, LEVELS[index])}
+        if index < 2:
+            away = eps - torch.tensor([differences[index]], dtype=torch.float64)
+            told[NULL] = Prediction.from_eps(0 * eps, away, LEVELS[index])
+        at = Moment(LEVELS[index], LEVELS[index + 1], index, 7)
+        assert rule.branches(at, state) == tuple(told)
+        guided, state = rule.combine(told, at, state)
+    assert guided is not None
+    return guided.eps - eps
+
+
+def test_by_hand() -> None:
+    """The second difference is given / 2 and twice the first one; given did not change, so its change tells nothing."""
+    third = guessed([[1, 0, 0], [1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0.5, 2, 0]])
+    agree(third, torch.tensor([[1, 4, 0.5]]), "given / 2 and twice the second")
+
+
+def test_directions_that_are_short_are_left_out() -> None:
+    """Given and its change are the angle apart. Where that is too small both count the same, and half of what one would."""
+    for angle, want in ((0.1, [0, 0, 3]), (0.01, [-1.5, 0, 3])):
+        first = [1 - math.cos(angle), -math.sin(angle), 0]
+        third = guessed([first, [1, 0, 0], [0, 0, 1]], [[0, 0, 0], [3, 0, 0]])
+        agree(third, torch.tensor([want]), f"angle {angle}", rtol=1e-6, atol=1e-6)
 
 
 def test_equal_beliefs_are_guessed_equal() -> None:

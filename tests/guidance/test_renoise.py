@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 import torch
-from support.drive import drive, guided_by, moments, no_noise, sample
+from support.drive import drive, guided_by, moments, no_noise, sample, turned
 from support.examples import dataclasses_of, plain
 from support.mixtures import Exact, field, plane, told
 from support.numbers import agree, f64, normal
@@ -78,17 +78,12 @@ def test_only_the_clean_image_is_guided() -> None:
         agree(got.x0, mixed, "x0")
         assert torch.equal(got.eps, null.eps)
         assert torch.equal(got.noise_x0, null.x0)
-        turned = guided(replace(rule, inverse=True), network, x, at)
-        assert torch.equal(turned.x0, null.x0)
-        agree(turned.eps, null.eps + column * (given.eps - null.eps), "eps")
-        agree(turned.noise_x0, mixed, "the clean image of the noise")
     assert CFGpp(0.0).branches(at, None) == CFGpp([0.0, 0.0]).branches(at, None) == (NULL,)
     assert CFGpp(1.0).branches(at, None) == (GIVEN, NULL)
     assert CFGpp(LinearWeight(0, 1)).branches(Moment(at.here, at.there, 0, 5), None) == (NULL,)
-    for rule in (CFGpp(0.0), CFGpp(0.0, inverse=True)):
-        got, want = guided(rule, network, x, at), Guided.plain(null)
-        assert torch.equal(got.x0, want.x0)
-        assert torch.equal(got.eps, want.eps)
+    got, want = guided(CFGpp(0.0), network, x, at), Guided.plain(null)
+    assert torch.equal(got.x0, want.x0)
+    assert torch.equal(got.eps, want.eps)
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,8 @@ def test_inversion_and_sampling_undo_each_other() -> None:
 
     up = LogSNR(0.05, 10.0).levels(Cosine(), 7)[:-1][::-1]
     x, network = normal(4, 2), Constant(plane())
-    noise = drive(Euler(), moments(up), x, guided_by(CFGpp(0.7, inverse=True), network, told(LABELS)), no_noise)[0][-1]
+    believe = guided_by(CFGpp(0.7), network, told(LABELS))
+    noise = drive(Euler(), moments(up), x, lambda x, at: turned(believe(x, at), x, at), no_noise)[0][-1]
     back = drive(Euler(), moments(up[::-1]), noise, guided_by(CFGpp(0.7), network, told(LABELS)), no_noise)[0][-1]
     agree(back, x, "images")
     other = drive(Euler(), moments(up[::-1]), noise, guided_by(CFG(0.7), network, told(LABELS)), no_noise)[0][-1]
@@ -213,3 +209,17 @@ def test_rectified_evaluations() -> None:
 def test_rectified_power_is_no_number_below_zero() -> None:
     with pytest.raises(BadValue, match="power >= 0"):
         RectifiedCFGpp(3.0, -1.0)
+
+
+def test_the_weight_of_a_step_falls_with_the_part_of_noise_it_begins_with() -> None:
+    """At noise level 3 noise is three quarters, and at 1 a half."""
+    noisy, clearer = EDM().level(3.0), EDM().level(1.0)
+    for rule, first, later in (
+        (RectifiedCFGpp(5.0), 5.0, 5.0),
+        (RectifiedCFGpp(5.0, power=1.0), 2.0, 3.0),
+        (RectifiedCFGpp(5.0, power=2.0), 1.25, 2.0),
+        (RectifiedCFGpp((5.0, 1.0, 0.0), power=1.0), (2.0, 1.0, 0.75), (3.0, 1.0, 0.5)),
+    ):
+        assert rule.weight_at(Moment(noisy, clearer)) == first
+        assert rule.weight_at(Moment(clearer, EDM().clean)) == later
+        assert rule.weight_at(Moment(clearer, clearer, began=noisy)) == first, "halfway of a step"

@@ -17,6 +17,7 @@ from guidon.guidance import (
     PAG,
     TSG,
     Autoguidance,
+    ClassifierGuidance,
     Internal,
     Interval,
     Moment,
@@ -49,7 +50,7 @@ def counts(rule: Rule, **world: Any) -> list[int]:
         (CFG(3.0) | PAG(2.0) | Reuse(4), [3, 1, 1, 1, 3, 1, 1]),
         (CFG(3.0) | Reuse(2) | PAG(2.0), [3, 1, 3, 1, 3, 1, 3]),
         (CFG(3.0) | Reuse(1), [2] * 7),
-        (Internal(2.0) | Reuse(3), [1] * 7),
+        (Internal(2.0) | CFG(3.0) | Reuse(3), [2, 1, 1, 2, 1, 1, 2]),
     ],
     ids=str,
 )
@@ -99,9 +100,10 @@ def test_images_are_their_own_and_every_1_is_the_rule() -> None:
     assert not torch.allclose(world.run(CFG(3.0) | Reuse(2), LABELS, SEEDS), world.run(CFG(3.0), LABELS, SEEDS))
 
 
-def test_what_costs_nothing_is_not_saved() -> None:
-    world, rule = World(EDM(), steps=7), Internal(2.0)
-    assert torch.equal(world.run(rule | Reuse(3), LABELS, SEEDS), world.run(rule, LABELS, SEEDS))
+def test_where_nothing_can_be_saved_it_is_refused() -> None:
+    for rule in (Internal(2.0), ClassifierGuidance(2.0)):
+        with pytest.raises(BadValue, match="none that could be saved"):
+            _ = rule | Reuse(3)
 
 
 def test_runs_from_a_level_without_signal() -> None:

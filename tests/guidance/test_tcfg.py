@@ -46,6 +46,8 @@ def test_by_hand() -> None:
     agree(projected(f64([[2.0, 0.0]]), f64([[0.0, 1.0]])), f64([[0.0, 0.0]]), "u")
     agree(projected(f64([[1.0, 0.0]]), f64([[0.0, 2.0]])), f64([[0.0, 2.0]]), "u")
     agree(projected(f64([[1.0, 0.0]]), f64([[0.0, 1.0]])), f64([[0.0, 1.0]]), "neither is the main one")
+    small = projected(f64([[2e-9, 0.0]]), f64([[1e-9, 1e-9]]))
+    agree(small, f64([[1.170820e-9, 2.763932e-10]]), "small", rtol=1e-4, atol=0)
 
 
 def test_what_is_parallel_stays() -> None:

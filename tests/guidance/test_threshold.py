@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -56,6 +57,22 @@ def test_dynamic_by_hand() -> None:
     plain, _ = DynamicThreshold(0.75, most=1.0).reshape(told, told, moment(), None)
     clipped, _ = Threshold().reshape(told, told, moment(), None)
     assert torch.equal(plain.x0, clipped.x0)
+
+
+def test_the_belief_without_guidance_does_not_matter() -> None:
+    guided = believing(f64([[4.0, -2.0, 1.0]]))
+    for stage, x0 in (
+        (Threshold(), [1.0, -1.0, 1.0]),
+        (DynamicThreshold(0.5), [1.0, -1.0, 0.5]),
+        (DynamicThreshold(0.5, most=1.5), [1.0, -1.0, 2 / 3]),
+    ):
+        for rederive in (True, False):
+            clip = dataclasses.replace(stage, rederive=rederive)
+            for given in (guided, believing(f64([[-9.0, 0.1, 7.0]]))):
+                after, _ = clip.reshape(guided, given, moment(), None)
+                agree(after.x0, f64([x0]), "x0")
+                eps = (guided.x - LEVEL.alpha * after.x0) / LEVEL.sigma if rederive else guided.eps
+                agree(after.eps, eps, "eps")
 
 
 def test_never_leaves_the_range() -> None:

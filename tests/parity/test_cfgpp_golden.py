@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from parity.golden import Case, cases, tensors
-from support.drive import Believe, drive, no_noise
+from support.drive import Believe, drive, no_noise, turned
 from support.mixtures import Mixture, told
 from support.numbers import agree
 from torch import Tensor
@@ -28,9 +28,9 @@ SOLVERS: dict[str, Solver] = {
 }
 
 
-def rule_of(case: Case, **options: bool) -> Rule:
+def rule_of(case: Case) -> Rule:
     weight = case.params["cfg_guidance"]
-    return CFGpp(weight, **options) if case.params["solver"].endswith("_cfg++") else CFG(weight)
+    return CFGpp(weight) if case.params["solver"].endswith("_cfg++") else CFG(weight)
 
 
 def believer(case: Case, rule: Rule) -> Believe:
@@ -111,9 +111,10 @@ def step_by_step(case: Case, believe: Believe) -> None:
 
 @pytest.mark.parametrize("case", cases(SET, kind="cfgpp_inversion"))
 def test_inversion(case: Case) -> None:
-    rule = rule_of(case, inverse=True) if case.params["solver"].endswith("_cfg++") else rule_of(case)
+    """On the way up CFG++ takes the clean image of the null branch and the guided noise: its two halves, turned round."""
+    believe = believer(case, rule_of(case))
     there = preserving((case["model_alpha"] ** 2).tolist())
     here = [there[0], *there[:-1]]  # below the first index the original stays at the first
     steps = [Moment(a, b, i, len(here)) for i, (a, b) in enumerate(zip(here, there, strict=True))]
-    states, _ = drive(Euler(), steps, case["z0"], believer(case, rule))
+    states, _ = drive(Euler(), steps, case["z0"], lambda x, at: turned(believe(x, at), x, at))
     agree(states[-1], case["zT"], "noise")

@@ -55,7 +55,7 @@ def test_starts_where_no_signal_is_left() -> None:
 
 def test_rules_that_do_not_tell_the_plain_belief_are_refused() -> None:
     levels = LogSNR(0.02, 20.0).levels(EDM(), 4)
-    with pytest.raises(NotSupported, match="rectified-cfgpp"):
+    with pytest.raises(NotSupported, match="made for it"):
         sample(Exact(plane()), levels, Rectified(), CFG(3.0), normal(2, 2), told([0, 1]))
 
 

@@ -38,6 +38,13 @@ def guided_by(rule: Rule, network: Denoises, contexts: Mapping[str, Context]) ->
     return believe
 
 
+def turned(guided: Guided, x: Tensor, at: Moment) -> Guided:
+    """Return what CFG++ tells on the way from image to noise, its two halves exchanged; other rules tell the same."""
+    if guided.noise_x0 is None:
+        return guided
+    return Guided(guided.noise_x0, (x - at.here.alpha * guided.x0) / at.here.sigma)
+
+
 def drive(
     solver: Solver,
     steps: Sequence[Moment],

@@ -41,8 +41,9 @@ class Weakenable(Exact):
 
     has_inner = True
 
-    def __init__(self, output: Output | None = None) -> None:
+    def __init__(self, output: Output | None = None, varied: bool = False) -> None:
         super().__init__(mixture(), output)
+        self.varied = varied
         self.weakened = {name: mixture(factor) for name, factor in INFLATED.items()}
         self.halfway = mixture(4.0)
         self.asked: list[Tensor] = []
@@ -63,7 +64,13 @@ class Weakenable(Exact):
             x0[rows] = self._by(self.weakened[perturbation.name], x, level, context).x0[rows]
         inner = self._by(self.halfway, x, level, context)
         told = Prediction.from_x0(x, x0, level) if perturbed else plain
-        return replace(told, inner=inner)
+        fraction = None
+        if self.varied:
+            fraction = torch.zeros_like(x) + 0.1 * (context.vector[:, 0] + 2).reshape(-1, 1, 1, 1)
+            inner = replace(inner, variance_fraction=fraction + 0.01)
+            for i, (_, rows) in enumerate(perturbed, start=1):
+                fraction[rows] += 0.02 * i
+        return replace(told, inner=inner, variance_fraction=fraction)
 
     def _by(self, other: Mixture, x: Tensor, level: Level, context: Context) -> Prediction:
         assert context.vector is not None
@@ -95,15 +102,20 @@ class World:
         process, solver: of the runs.
         steps: of the runs.
         output: what the networks' raw tensors mean; None: they give x0 and eps.
+        fraction: whether the main network also gives a learned variance, another one for each branch.
     """
 
     process: Process
     solver: Solver = field(default_factory=Euler)
     steps: int = 6
     output: Output | None = None
+    fraction: bool = False
 
     def __post_init__(self) -> None:
-        self.main, self.weak = Weakenable(self.output), Exact(mixture(3.0), self.output)
+        self.main, self.weak = (
+            Weakenable(self.output, self.fraction),
+            Exact(mixture(3.0), self.output, 0.7 if self.fraction else None),
+        )
         self.networks = {"main": self.main, "weak": self.weak, "classifier": Posterior()}
 
     def trajectory(self, rule: Rule, labels: Sequence[int], seeds: Sequence[int], **more: object) -> Trajectory:

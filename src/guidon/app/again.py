@@ -54,8 +54,8 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
                 n=None if loaded.classes is not None else len(record["seeds"]),
                 seed=record["seeds"],
                 on_step=on_step,
-                weak=open_weak(record["weak"], loaded, device) if record.get("weak") else None,
-                **{key: record[key] for key in ("negative", "also") if key in record},
+                weak=open_weak(record["weak"], loaded, device or record["device"]) if record.get("weak") else None,
+                **{key: record[key] for key in ("negative", "also", "partial") if key in record},
                 **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
             )
     finally:

@@ -33,16 +33,17 @@ def info(
     if as_json:
         print(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from guidon.app.console import Output
 
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in facts.items():
         _add(table.add_row, Text, key, value)
-    Console(highlight=False).print(table)
+    Output().print(table)
 
 
 def _facts(path: Path) -> dict[str, Any]:

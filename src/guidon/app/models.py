@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import re
 from pathlib import Path
 
 import torch
@@ -46,19 +48,21 @@ def open_weak(text: str, model: Model, device: str | None = None) -> Model:
     """Return the worse model to steer away from.
 
     Args:
-        text: a folder or hub id, or ``self:0.1`` for the model itself with that much noise in its weights.
+        text: a folder or hub id, or ``self:0.1`` for the model itself with that much noise in its weights (``self:0.1:7``: of
+            seed 7).
         model: the model itself.
         device: as in `open_model`.
     """
-    name, _, noise = text.partition(":")
-    if name != "self":
+    found = re.fullmatch(r"self(?::([\d.eE+-]+))?(?::(\d+))?", text)
+    if found is None:
         return open_model(text, device)[0]
     try:
-        worse = model.degraded(float(noise or 0.1))
-    except ValueError as error:
-        raise BadValue(f"--weak self takes the noise in the weights, for instance self:0.1; got {text!r}") from error
-    worse.name = f"self:{noise or 0.1}"
-    return worse
+        noise = float(found[1] or 0.1)
+    except ValueError:
+        noise = math.nan
+    if not 0 < noise < math.inf:
+        raise BadValue(f"--weak self takes the noise in the weights, a number > 0, for instance self:0.1; got {text!r}")
+    return model.degraded(noise, int(found[2] or 0))
 
 
 def weights_digest(path: Path) -> str:

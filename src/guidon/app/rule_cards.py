@@ -14,7 +14,8 @@ from guidon import registry
 from guidon.errors import UnknownName
 from guidon.guidance.citations import titles
 from guidon.guidance.contrast import Contrast
-from guidon.guidance.rule import About
+from guidon.guidance.rule import About, Rule
+from guidon.guidance.weak import Internal
 
 KINDS = {
     "rule": "alone, or first in a chain; some also add their pull after a |",
@@ -82,6 +83,7 @@ class Card:
         source: the docstring's line.
         citations: titles by key of references.bib.
         example: what to write after ``guidon sample --rule``; empty where a text form was asked about.
+        needs: further options that the example needs.
     """
 
     kind: str
@@ -99,6 +101,7 @@ class Card:
     source: str
     citations: dict[str, str]
     example: str
+    needs: str
 
 
 def all_cards() -> list[Card]:
@@ -162,7 +165,19 @@ def _card(kind: str, name: str, member: Any, value: Any = None) -> Card:
         source=source,
         citations=titles(about.sources),
         example=_TEMPLATES[kind].format(registry.to_text(one)) if value is None else "",
+        needs=_needs(one) if value is None and isinstance(one, Rule) else "",
     )
+
+
+def _needs(rule: Rule) -> str:
+    """Return the options of ``guidon sample`` that a rule needs."""
+    uses = rule.uses()
+    options = [f" --{name} CLASS" for name in ("negative", "also", "partial") if name in uses]
+    options += [" --weak self:0.1"] if "weak" in uses else []
+    options += [" --solver rectified"] if rule.only_with == ("rectified",) else []
+    options += ["  (from Python only: model.sample(..., classifier=f))"] if "classifier" in uses else []
+    options += ["  (a model trained with inner_head: true)"] if isinstance(rule, Internal) else []
+    return "".join(options)
 
 
 def _signature(name: str, parameters: tuple[Parameter, ...]) -> str:

@@ -42,9 +42,9 @@ def rules(
 
         print(json.dumps([dataclasses.asdict(card) for card in cards], indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
+    from guidon.app.console import Output
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Output()
     console.width = min(console.width, WIDEST)
     if name is None:
         _show_all(console, cards)
@@ -110,7 +110,7 @@ def _show(console: Console, card: Card) -> None:
         ("notes", (card.notes,)),
         ("source", (card.source,)),
         ("papers", tuple(f"{key}  {title}" for key, title in card.citations.items())),
-        ("example", (f'guidon sample MODEL --rule "{card.example}"' if card.example else "",)),
+        ("example", (f'guidon sample MODEL --rule "{card.example}"{card.needs}' if card.example else "",)),
     ):
         if any(lines):
             table.add_row(label, Text(plain("\n".join(lines))))

@@ -43,6 +43,7 @@ def sample(
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("samples"),
     negative: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     also: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    partial: str | None = None,
     weak: str | None = None,
     trace: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batching: Literal["joint", "sequential"] | None = None,
@@ -70,6 +71,7 @@ def sample(
         out: folder to write into.
         negative: classes to steer away from, for rules such as "negative(4)" and "perp-neg(4)".
         also: further classes to draw at once, for "conjunction([3, 3])".
+        partial: a part of what is asked for, for "two-scale(4)".
         weak: a worse model to steer away from, for "autoguidance(2)": a folder or hub id, or self:0.1 for this model with
             that much noise in its weights.
         trace: record what guidance did at each step: trace.json and, plotted, trace.png.
@@ -89,6 +91,7 @@ def sample(
         "seed": seed,
         "negative": negative,
         "also": also,
+        "partial": partial,
         "weak": weak,
         "trace": trace or None,
         "batching": batching,
@@ -106,6 +109,7 @@ def sample(
         )
     started = time.perf_counter()
     rule_ = _rule(weight, rule)
+    _check_texts(rule=rule_, solver=solver, grid=grid)
     from guidon.app.progress import loading, steps_bar
 
     with loading(model):
@@ -120,6 +124,7 @@ def sample(
         "steps": steps,
         "negative": negative,
         "also": also,
+        "partial": partial,
         "weak": worse,
         "batching": batching,
         "max_batch": max_batch,
@@ -181,6 +186,16 @@ def _refuse_with_like(wishes: dict[str, Any]) -> None:
     given = [f"--{name}" for name, value in wishes.items() if value is not None]
     if given:
         raise BadValue(f"--like takes every setting from the image; leave out {', '.join(given)}, or leave out --like")
+
+
+def _check_texts(**texts: str | None) -> None:
+    """Refuse a text form that cannot be read before a model is loaded, or fetched."""
+    import guidon.model_config  # noqa: F401  registers all that can be named
+    from guidon import registry
+
+    for kind, text in texts.items():
+        if text is not None:
+            registry.parse(kind, text)
 
 
 def _rule(weight: str | None, rule: str | None) -> str | None:

@@ -25,7 +25,7 @@ def corrupted(context: Context, how: Corruption, noise: RowNoise, drawn: Drawn) 
         drawn: noise drawn already for this evaluation, by door and size; what is missing is drawn and added, so that all branches
             of an evaluation are told the same blurred condition.
 
-    Source: Sadat et al., arXiv 2310.17347, eq. 3-5; mean and deviation are those of each image instead of the whole batch.
+    Source: Sadat et al., arXiv 2310.17347; mean and deviation are those of each image instead of the whole batch.
     """
     blurred = {}
     for name in ("vector", "tokens", "spatial"):

@@ -20,7 +20,17 @@ from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Rul
 from guidon.guidance.tcfg import TCFG
 from guidon.guidance.threshold import DynamicThreshold, Threshold
 from guidon.guidance.weak import ICG, PAG, SEG, SLG, TSG, Autoguidance, Internal
-from guidon.guidance.weights import CosineWeight, Interval, LinearWeight, Weight, from_ho_salimans
+from guidon.guidance.weights import (
+    BetaWeight,
+    ClampLinearWeight,
+    CosineWeight,
+    Interval,
+    LinearWeight,
+    OfMoment,
+    PowerWeight,
+    Weight,
+    from_ho_salimans,
+)
 
 __all__ = [
     "APG",
@@ -40,10 +50,12 @@ __all__ = [
     "Adaptive",
     "Autoguidance",
     "Avoid",
+    "BetaWeight",
     "Branch",
     "CFGZero",
     "CFGpp",
     "Chain",
+    "ClampLinearWeight",
     "ClassifierGuidance",
     "Conjunction",
     "CosineWeight",
@@ -57,8 +69,10 @@ __all__ = [
     "MamboG",
     "Moment",
     "Negative",
+    "OfMoment",
     "PerpNeg",
     "PowerLaw",
+    "PowerWeight",
     "RectifiedCFGpp",
     "Rescale",
     "Reuse",

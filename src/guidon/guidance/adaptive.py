@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from guidon.errors import BadValue
-from guidon.guidance.economy import Economy, Memory, kind, others
+from guidon.guidance.economy import Economy, Memory, others
 from guidon.guidance.rule import About, Branch, Moment
 from guidon.guidance.space import check_space, dot, length, view
 from guidon.noise.prediction import Prediction
@@ -31,20 +31,21 @@ class Adaptive(Economy[Done]):
     Raises:
         BadValue: a setting is out of its range.
 
-    Source: Castillo et al., arXiv 2312.12487, section 4.
+    Source: Castillo et al., arXiv 2312.12487.
     """
 
     about: ClassVar[About] = About(
-        formula="D = D_c once cos(eps_c, eps_u) >= threshold, for good",
+        formula="D = D_c once cos(D_c, D_u) >= threshold, for good",
         cost="that of the rule until the threshold is passed, then 1",
-        ranges=("threshold 0.991 to 0.996 in eps (Stable Diffusion: a quarter fewer evaluations)",),
+        ranges=("threshold 0.98 to 0.999", "in eps, Stable Diffusion: 0.991 to 0.996 (a quarter fewer evaluations)"),
         sources=("castillo2025adaptive",),
-        notes="The threshold belongs to a network: where eps agrees from the start (SDXL), use space='x0'. Every branch but the "
+        notes="The paper takes the angle in eps, where on most processes both branches agree at first, for both see the noise: "
+        "guidance would end with the first step. The threshold belongs to a network. Every branch but the "
         "given one is treated so on its own; one that says something else (conjunction, two-scale) should not be.",
     )
 
-    threshold: float = 0.991
-    space: str = "eps"
+    threshold: float = 0.99
+    space: str = "x0"
 
     def __post_init__(self) -> None:
         check_space(self.space)
@@ -57,8 +58,8 @@ class Adaptive(Economy[Done]):
     def rows(
         self, branch: Branch, wanted: tuple[Branch, ...], at: Moment, state: Memory[Done]
     ) -> tuple[int, ...] | None:
-        done = state.get(kind(branch), ())
-        if not any(done) or kind(branch) not in map(kind, others(wanted)):
+        done = state.get(branch.plain, ())
+        if not any(done) or branch.plain not in [other.plain for other in others(wanted)]:
             return None
         return tuple(i for i, image_done in enumerate(done) if not image_done)
 

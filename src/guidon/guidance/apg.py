@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from guidon.errors import BadValue
+from guidon.errors import BadValue, ShapeMismatch
 from guidon.guidance.contrast import Pull
 from guidon.guidance.rule import About, Moment
-from guidon.guidance.space import along, check_space, length, view
+from guidon.guidance.space import along, check_space, dot, length, view
 from guidon.guidance.stage import Shape
 from guidon.noise.prediction import Prediction
 from guidon.registry import register
@@ -62,8 +63,16 @@ class APG(Shape):
 
     def shape(self, pull: Pull, at: Moment, state: Tensor | None) -> tuple[Prediction, Tensor | None]:
         given = view(pull.given, self.space)
+        if self.axes is not None and len(
+            {axis % given.ndim for axis in self.axes if -given.ndim < axis < given.ndim}
+        ) < len(self.axes):
+            raise ShapeMismatch(
+                f"apg's axes {self.axes} are not different ones of images {tuple(given.shape)}; name others"
+            )
         whole = given - view(pull.away, self.space)  # (B, ...)
-        difference = whole if state is None else whole + self.momentum * state
+        # where the branches agree, as adaptive guidance takes them to, the momentum rests too
+        kept = 0 if state is None else torch.where(dot(whole, whole) > 0, self.momentum * state, 0)
+        difference = whole + kept
         after = difference if self.momentum else None
         if self.radius < math.inf:
             difference = difference * (self.radius / length(difference, self.axes)).clamp_max(1.0)

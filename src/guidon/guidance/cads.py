@@ -36,12 +36,14 @@ class CADS(Relay):
     about: ClassVar[About] = About(
         formula="y <- sqrt(g) y + scale sqrt(1 - g) n, g from 0 at t >= tau2 to 1 at t <= tau1; then to y's mean and deviation",
         cost="that of the rule",
-        ranges=("tau1 0.6, tau2 0.9, scale 0.05 to 0.1 (ImageNet, DiT)", "scale 0.25 (text and poses)"),
+        ranges=("tau1 0.6, tau2 0.9, scale 0.05 to 0.1 (ImageNet, DiT)",),
         sources=("sadat2024cads",),
         notes="t is the time of DDPM's process at the same noise level, so that the settings mean the same for every process "
         "and grid; the paper counts steps, which is the same for DDPM's process with even steps. Mean and deviation are those of "
-        "each image; the authors' code takes the batch's. The noise is new at each evaluation.",
+        "each image; the paper's pseudocode takes the batch's. The noise is new at each evaluation.",
     )
+
+    not_after: ClassVar[tuple[str, ...]] = ("rectified-cfgpp",)  # whose solver also asks the given branch by itself
 
     tau1: float = 0.6
     tau2: float = 0.9

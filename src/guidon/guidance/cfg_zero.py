@@ -39,6 +39,8 @@ class CFGZero(Shape, Reshape):
         "counts as here.",
     )
 
+    not_after: ClassVar[tuple[str, ...]] = ("cfgpp", "rectified-cfgpp")
+
     zero_steps: int = 1
     space: str = "velocity"
 

@@ -6,7 +6,7 @@ reshape the result, a relay the questions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -41,9 +41,19 @@ class Chain(Rule):
             if isinstance(link, Rule) and not (isinstance(link, Contrast) and link.adds):
                 raise BadValue(f"{to_text(link)} cannot add to another rule; let it stand first")
             if isinstance(link, Shape) and not any(isinstance(left, Contrast) for left in self._unshaped(i)):
+                result = next((left for left in reversed(self.links[:i]) if isinstance(left, Reshape)), None)
                 raise BadValue(
                     f"{to_text(link)} changes the difference of two branches, and what stands left of it has none of "
-                    "that form; put it right of a rule such as cfg(3), and left of stages such as rescale"
+                    "that form; put it right of a rule such as cfg(3)"
+                    + (f", and left of stages that change the result: here {to_text(result)}" if result else "")
+                )
+            if isinstance(link, Stage) and _name(first) in link.not_after:
+                raise BadValue(
+                    f"{to_text(link)} cannot follow {to_text(first)}, which undoes it; leave one of them out"
+                )
+            if isinstance(link, Relay) and link.invents and not any(_savable(left) for left in self.links[:i]):
+                raise BadValue(
+                    f"{to_text(link)} saves evaluations, and {to_text(first)} has none that could be saved; leave it out"
                 )
 
     def _unshaped(self, i: int) -> tuple[Rule | Link, ...]:
@@ -54,6 +64,9 @@ class Chain(Rule):
     @property
     def only_with(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.links[0].only_with  # type: ignore[union-attr]
+
+    def uses(self) -> frozenset[str]:
+        return frozenset().union(*(link.uses() for link in self.links if isinstance(link, Rule)))
 
     def to_text(self) -> str:
         """Return the text form."""
@@ -77,6 +90,8 @@ class Chain(Rule):
 
     def rows(self, branch: Branch, at: Moment, state: State) -> tuple[int, ...] | None:
         relays = [(link, s) for link, s in zip(self.links, state, strict=True) if isinstance(link, Relay)]
+        if not relays:
+            return None
         questions = self._questions(at, state)[:-1]
         chosen = [link.rows(branch, wanted, at, s) for (link, s), wanted in zip(relays, questions, strict=True)]
         sets = [set(rows) for rows in chosen if rows is not None]
@@ -99,12 +114,11 @@ class Chain(Rule):
 
     def _check_zeros(self, wanted: list[Branch], at: Moment) -> None:
         """Refuse to invent what an image of weight 0 is: the other branch, as the network has it, whoever is beside it."""
-        first = self.links[0]
         inventor = next((link for link in self.links if isinstance(link, Relay) and link.invents), None)
-        if inventor is None or GIVEN not in wanted or not isinstance(first, Contrast):
+        if inventor is None or GIVEN not in wanted:
             return
-        weight = first.weight_at(at)
-        if 0.0 in (weight if isinstance(weight, tuple) else (weight,)):
+        zeros = self.links[0].zeros(at)  # type: ignore[union-attr]
+        if any(zeros) if isinstance(zeros, tuple) else zeros:
             raise BadValue(
                 f"{to_text(inventor)} does without the branch that an image of weight 0 consists of; sample such images "
                 "apart, under that branch alone, or give them another weight"
@@ -113,9 +127,10 @@ class Chain(Rule):
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
         after = list(state)
         predictions = self._answered(predictions, at, state, after)
-        given = predictions[GIVEN] if GIVEN in predictions else next(iter(predictions.values()))
         first = self.links[0]
-        drift = None
+        assert isinstance(first, Rule)
+        given = first.measure(predictions, at)
+        drift, fraction = None, given.variance_fraction
         current: Prediction | None = None  # what everything so far comes to; pulls still to be shaped are pending
         pending: dict[int, Pull] = {}
         for i, link in enumerate(self.links):
@@ -125,8 +140,8 @@ class Chain(Rule):
                     pending[i] = pull
             elif isinstance(link, Rule):
                 guided, after[i] = link.combine(predictions, at, state[i])
-                drift = guided.drift
-                current = Prediction(given.x, given.level, guided.x0, guided.eps, guided.variance_fraction)
+                drift, fraction = guided.drift, guided.variance_fraction
+                current = Prediction(given.x, given.level, guided.x0, guided.eps, fraction)
             if isinstance(link, Shape):
                 after[i] = self._shaped(link, i, pending, at, state[i])
             if isinstance(link, Reshape):
@@ -135,7 +150,7 @@ class Chain(Rule):
                 current, own = link.reshape(current, given, at, own)
                 after[i] = after[i] if isinstance(link, Shape) else own
         current = _together(current, pending, given)
-        guided = Guided(current.x0, current.eps, given.variance_fraction, drift=drift)
+        guided = Guided(current.x0, current.eps, fraction, drift=drift)
         return (first.finish(guided, predictions, at) if isinstance(first, Contrast) else guided), tuple(after)
 
     def _answered(self, predictions: Predictions, at: Moment, state: State, after: list[State]) -> Predictions:
@@ -154,7 +169,7 @@ class Chain(Rule):
     ) -> tuple[Pull | None, State]:
         pull, state = link.pull(predictions, at, state)
         if i and pull is not None and everywhere(link.weight_at(at), 0.0):
-            pull = Pull(predictions[GIVEN], pull.away, pull.weight)
+            pull = replace(pull, given=predictions[GIVEN])
         return pull, state
 
     def _shaped(self, link: Shape, i: int, pending: dict[int, Pull], at: Moment, state: State) -> State:
@@ -166,8 +181,24 @@ class Chain(Rule):
                 continue
             pull = pending[j]
             away, after[k] = link.shape(pull, at, state[k])
-            pending[j] = Pull(pull.given, _but_for_zeros(pull, away) if j == 0 else away, pull.weight)
+            if self.links[j].from_away:  # type: ignore[union-attr]
+                x0, eps = pull.away.x0 + pull.given.x0 - away.x0, pull.away.eps + pull.given.eps - away.eps
+                given = Prediction(away.x, away.level, x0, eps, pull.given.variance_fraction)
+                pending[j] = Pull(given, pull.away, pull.weight)
+            else:
+                pending[j] = Pull(pull.given, _but_for_zeros(pull, away) if j == 0 else away, pull.weight)
         return tuple(after)
+
+
+def _name(link: Rule | Link) -> str:
+    return to_text(link).partition("(")[0]
+
+
+def _savable(link: Rule | Link) -> bool:
+    """Return whether a rule asks a branch that a relay may go without."""
+    if isinstance(link, Contrast):
+        return not link.away.inner
+    return isinstance(link, Rule) and link.savable
 
 
 def _together(current: Prediction | None, pending: dict[int, Pull], given: Prediction) -> Prediction:

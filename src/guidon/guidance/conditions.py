@@ -5,6 +5,7 @@ Conditions beyond "given" and "null" are told to the model by name: "negative", 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue, ShapeMismatch
-from guidon.guidance.contrast import Weighted, column, everywhere
-from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Predictions, Rule, State
-from guidon.guidance.space import dot, length
+from guidon.guidance.contrast import Weighted, column, everywhere, those
+from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Predictions, Rule, State, Which, but_for
+from guidon.guidance.space import along, length
 from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
 from guidon.registry import register
@@ -23,6 +24,7 @@ Shares = dict[Branch, float | PerImage]
 
 NEGATIVE = Branch("negative")
 PARTIAL = Branch("partial")
+ROUNDINGS = 64  # that a clean image may have gone through
 
 
 @register("rule", "negative")
@@ -74,20 +76,34 @@ class Avoid(Rule):
         notes="Some codes write + w (D_c - D_n), which moves towards n where w is large; the sign here is tested.",
     )
 
-    weight: float
+    weight: float | PerImage | Weight
     push: float = 1.0
+    when: Interval | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", checked_weight(self.weight))
         if not self.push >= 0:
-            raise BadValue(
-                f"avoid needs a push >= 0, got {self.push}; a negative push would move towards the condition"
-            )
+            raise BadValue(f"avoid needs a push >= 0, got {self.push}; a negative one would move towards the condition")
+
+    def _shares(self, at: Moment) -> Shares:
+        if not is_open(self.when, at):
+            return _shares({GIVEN: 1.0})
+        return _shares({GIVEN: now(self.weight, at), NEGATIVE: -self.push})
+
+    def uses(self) -> frozenset[str]:
+        return frozenset(("negative",))
+
+    def zeros(self, at: Moment) -> Which:
+        return _without(self._shares(at))
+
+    def measure(self, predictions: Predictions, at: Moment) -> Prediction:
+        return _measure(predictions, self._shares(at))
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
-        return tuple(_shares({GIVEN: self.weight, NEGATIVE: -self.push}))
+        return tuple(self._shares(at))
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
-        return _sum(predictions, _shares({GIVEN: self.weight, NEGATIVE: -self.push})), state
+        return _sum(predictions, self._shares(at)), state
 
 
 @register("rule", "conjunction")
@@ -104,7 +120,7 @@ class Conjunction(Rule):
 
     about: ClassVar[About] = About(
         formula="D = D_u + sum_i w_i (D_i - D_u)",
-        cost="1 + the number of conditions whose weight is not 0",
+        cost="1 + the number of conditions whose weight is not 0; without the 1 where the weights sum to 1",
         ranges=("each as cfg, or the usual weight shared out",),
         sources=("liu2022compositional",),
     )
@@ -112,13 +128,22 @@ class Conjunction(Rule):
     weights: tuple[float | PerImage | Weight, ...]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weights, tuple) or not self.weights:
+        if not isinstance(self.weights, tuple | list) or not self.weights:
             raise BadValue(f"conjunction takes a list of weights, one for each condition, got {self.weights!r}")
         object.__setattr__(self, "weights", tuple(checked_weight(weight) for weight in self.weights))
 
     def _shares(self, at: Moment) -> Shares:
-        names = ["given", "also", *(f"also-{i}" for i in range(2, len(self.weights)))]
-        return _shares({Branch(name): now(w, at) for name, w in zip(names, self.weights, strict=False)})
+        names = ["given", *_names("also", len(self.weights) - 1)]
+        return _shares({Branch(name): now(w, at) for name, w in zip(names, self.weights, strict=True)})
+
+    def uses(self) -> frozenset[str]:
+        return frozenset(_names("also", len(self.weights) - 1))
+
+    def zeros(self, at: Moment) -> Which:
+        return _without(self._shares(at))
+
+    def measure(self, predictions: Predictions, at: Moment) -> Prediction:
+        return _measure(predictions, self._shares(at))
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
         return tuple(self._shares(at))
@@ -142,7 +167,7 @@ class TwoScale(Rule):
 
     about: ClassVar[About] = About(
         formula="D = D_u + part (D_p - D_u) + w (D_c - D_p), p a part of the given condition",
-        cost="3; 2 where one weight is 1; 1 where both are",
+        cost="3; 2 where part is 1, or w is part or 0; 1 where both are 1",
         ranges=("InstructPix2Pix: w 7.5, part 1.5",),
         sources=("brooks2023instructpix2pix",),
     )
@@ -153,12 +178,23 @@ class TwoScale(Rule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_weight(self.weight))
+        if not math.isfinite(self.part):
+            raise BadValue(f"two-scale needs a finite part, got {self.part}")
 
     def _shares(self, at: Moment) -> Shares:
         if not is_open(self.when, at):
-            return {GIVEN: 1.0}
+            return _shares({GIVEN: 1.0})
         weight = now(self.weight, at)
         return _shares({GIVEN: weight, PARTIAL: _total(self.part, _times(-1, weight))})
+
+    def uses(self) -> frozenset[str]:
+        return frozenset(("partial",))
+
+    def zeros(self, at: Moment) -> Which:
+        return _without(self._shares(at))
+
+    def measure(self, predictions: Predictions, at: Moment) -> Prediction:
+        return _measure(predictions, self._shares(at))
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
         return tuple(self._shares(at))
@@ -193,14 +229,21 @@ class PerpNeg(Rule):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_weight(self.weight))
-        if not isinstance(self.pushes, tuple) or not all(push >= 0 for push in self.pushes):
+        if not isinstance(self.pushes, tuple | list) or not all(push >= 0 for push in self.pushes):
             raise BadValue(
                 f"perp-neg takes a list of pushes >= 0, one for each negative condition, got {self.pushes!r}"
             )
+        object.__setattr__(self, "pushes", tuple(self.pushes))
 
     def _negatives(self) -> dict[Branch, float]:
-        names = ["negative", *(f"negative-{i}" for i in range(2, len(self.pushes) + 1))]
-        return {Branch(name): push for name, push in zip(names, self.pushes, strict=False) if push != 0}
+        names = _names("negative", len(self.pushes))
+        return {Branch(name): push for name, push in zip(names, self.pushes, strict=True) if push != 0}
+
+    def uses(self) -> frozenset[str]:
+        return frozenset(_names("negative", len(self.pushes)))
+
+    def zeros(self, at: Moment) -> Which:
+        return those(now(self.weight, at), 0.0) if is_open(self.when, at) else False
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
         weight = now(self.weight, at)
@@ -214,37 +257,56 @@ class PerpNeg(Rule):
             return Guided.plain(predictions[asked[0]]), state
         null, given = predictions[NULL], predictions[GIVEN]
         towards = given.x0 - null.x0
+        known = length(towards) > _rounding(null)
         pull = towards
         for branch, push in self._negatives().items():
             difference = predictions[branch].x0 - null.x0
-            pull = pull - push * (difference - _along(difference, towards, least=_rounding(null)))
+            across = difference - along(difference, towards)
+            pull = pull - push * torch.where(known, across, 0)  # where there is no direction nothing can be across it
         moved = null.moved("x0", column(now(self.weight, at), null.x0) * pull)
-        return Guided(moved.x0, moved.eps, given.variance_fraction), state
-
-
-def _along(what: Tensor, direction: Tensor, least: Tensor) -> Tensor:
-    """Return the part of ``what`` (B, ...) in a direction (B, ...), image by image; none where it is no longer than ``least``."""
-    size = dot(direction, direction)
-    return dot(what, direction) / torch.where(size > least**2, size, torch.inf) * direction
+        return Guided(moved.x0, moved.eps, self.measure(predictions, at).variance_fraction), state
 
 
 def _rounding(belief: Prediction) -> Tensor:
-    """Return how far rounding may have moved each clean image: a difference that is no longer has no direction."""
+    """Return how far rounding may have moved each clean image; a difference that is no longer has no direction."""
     at = belief.level.like(belief.x)
-    return 64 * torch.finfo(belief.x.dtype).eps * (length(belief.x) / at.alpha + length(belief.x0))
+    size = length(belief.x0)
+    if belief.level.alpha != 0:  # else x says nothing of the clean image
+        size = size + length(belief.x) / at.alpha
+    return size * (ROUNDINGS * torch.finfo(belief.x.dtype).eps)
+
+
+def _names(name: str, count: int) -> list[str]:
+    """Return the names of several conditions of one sort: "also", "also-2", ..."""
+    return [name if i == 1 else f"{name}-{i}" for i in range(1, count + 1)]
 
 
 def _shares(weights: Shares) -> Shares:
     """Return the share of each branch in u + sum w_i (c_i - u), without those that have none; they come to 1."""
     null = _total(1.0, *(_times(-1, weight) for weight in weights.values()))
+    null = _times(1, null)  # 1 - 0.7 - 0.3 is rounding, not a share
     return {branch: share for branch, share in {**weights, NULL: null}.items() if not everywhere(share, 0.0)}
+
+
+def _without(shares: Shares) -> Which:
+    """Return the images in which the given branch has no share."""
+    return those(shares[GIVEN], 0.0) if GIVEN in shares else True
+
+
+def _measure(predictions: Predictions, shares: Shares) -> Prediction:
+    """Return the belief of given; for images in which it has no share that of null, and so on."""
+    order = [branch for branch in dict.fromkeys((GIVEN, NULL, *shares)) if branch in shares]
+    told = predictions[order[-1]]
+    for branch in reversed(order[:-1]):
+        told = but_for(those(shares[branch], 0.0), told, predictions[branch])
+    return told
 
 
 def _sum(predictions: Predictions, shares: Shares) -> Guided:
     """Return a weighted sum of beliefs; the shares come to 1, so x stays. The variance is the given branch's."""
     if len(shares) == 1:
         return Guided.plain(predictions[next(iter(shares))])
-    told = predictions[GIVEN if GIVEN in shares else next(iter(shares))]
+    told = _measure(predictions, shares)
     columns = {branch: column(share, told.x0) for branch, share in shares.items()}
     x0 = sum(share * predictions[branch].x0 for branch, share in columns.items())
     eps = sum(share * predictions[branch].eps for branch, share in columns.items())
@@ -265,4 +327,7 @@ def _total(*values: float | PerImage) -> float | PerImage:
 
 
 def _times(factor: float, value: float | PerImage) -> float | PerImage:
-    return tuple(factor * v for v in value) if isinstance(value, tuple) else factor * value
+    """Return a multiple of a weight; what is no more than rounding is 0."""
+    if isinstance(value, tuple):
+        return tuple(factor * v if abs(v) > 1e-12 else 0.0 for v in value)
+    return factor * value if abs(value) > 1e-12 else 0.0

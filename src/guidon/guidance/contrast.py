@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from guidon.errors import ShapeMismatch
-from guidon.guidance.rule import GIVEN, Branch, Guided, Link, Moment, Predictions, Rule, State
+from guidon.errors import BadValue, NumericalError, ShapeMismatch
+from guidon.guidance.rule import GIVEN, Branch, Guided, Link, Moment, Predictions, Rule, State, Which, but_for
 from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
 
@@ -41,9 +41,11 @@ class Contrast(Rule, Link):
 
     Attributes:
         adds: whether it may stand right of a ``|``.
+        from_away: whether the weight counts from the other side, in [0, 1]: a shape then gives ``away + w shaped difference``.
     """
 
     adds: ClassVar[bool] = True
+    from_away: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -53,6 +55,17 @@ class Contrast(Rule, Link):
     def away_at(self, at: Moment) -> Branch:
         """Return the branch that one steers away from at a moment."""
         return self.away
+
+    def uses(self) -> frozenset[str]:
+        return frozenset((self.away.condition, self.away.network))
+
+    def zeros(self, at: Moment) -> Which:
+        return those(self.weight_at(at), 0.0)
+
+    def measure(self, predictions: Predictions, at: Moment) -> Prediction:
+        away = predictions.get(self.away_at(at), predictions.get(GIVEN))
+        assert away is not None
+        return but_for(self.zeros(at), away, super().measure(predictions, at))
 
     @abstractmethod
     def weight_at(self, at: Moment) -> float | PerImage | None:
@@ -69,7 +82,7 @@ class Contrast(Rule, Link):
         """Return the pull at a moment, None where the weight is 1, and the state after the step."""
         weight = self.weight_at(at)
         assert weight is not None
-        if everywhere(weight, 1.0):
+        if everywhere(weight, 1.0) and not self.from_away:
             return None, state
         away = predictions[self.away_at(at)]
         return Pull(away if everywhere(weight, 0.0) else predictions[GIVEN], away, weight), state
@@ -92,6 +105,8 @@ class Weighted(Contrast):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_weight(self.weight))
+        if not (self.when is None or isinstance(self.when, Interval)):
+            raise BadValue(f"when is an interval of noise levels such as Interval(0.3, 3), got {self.when!r}")
 
     def weight_at(self, at: Moment) -> float | PerImage | None:
         return now(self.weight, at) if is_open(self.when, at) else 1.0
@@ -108,7 +123,15 @@ def pulled(base: Prediction | None, pull: Pull) -> Prediction:
     else:
         x0 = base.x0 + (weight - 1) * (given.x0 - away.x0)
         eps = base.eps + (weight - 1) * (given.eps - away.eps)
-    return Prediction(given.x, given.level, x0, eps, given.variance_fraction)
+    fraction = given.variance_fraction
+    if base is None and isinstance(weight, Tensor) and fraction is not None and away.variance_fraction is not None:
+        fraction = torch.where(weight == 0, away.variance_fraction, fraction)
+    return Prediction(given.x, given.level, x0, eps, fraction)
+
+
+def those(weight: float | PerImage | None, value: float) -> Which:
+    """Return which images have this weight."""
+    return tuple(w == value for w in weight) if isinstance(weight, tuple) else weight == value
 
 
 def everywhere(weight: float | PerImage | None, value: float) -> bool:
@@ -119,6 +142,8 @@ def everywhere(weight: float | PerImage | None, value: float) -> bool:
 def column(weight: Strength, like: Tensor) -> float | Tensor:
     """Return a weight in a form that multiplies with a batch ``like`` (B, ...); raises `ShapeMismatch`."""
     if isinstance(weight, float | int):
+        if abs(weight) > torch.finfo(like.dtype).max:
+            raise NumericalError(f"a weight of {weight:g} is beyond what {like.dtype} holds; take a smaller one")
         return float(weight)
     if len(weight) != like.shape[0]:
         raise ShapeMismatch(f"{len(weight)} weights for {like.shape[0]} images; give one weight, or one for each image")

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 
 from guidon.errors import BadValue
-from guidon.guidance.contrast import Pull, Weighted, column, everywhere
-from guidon.guidance.rule import GIVEN, NULL, About, Branch, Moment, Predictions, State
-from guidon.guidance.weights import Interval, PerImage, Weight
+from guidon.guidance.contrast import Pull, Weighted, column, everywhere, those
+from guidon.guidance.rule import GIVEN, NULL, About, Branch, Moment, Predictions, State, Which
+from guidon.guidance.weights import Interval, PerImage, Weight, is_open
 from guidon.registry import register
 
 
@@ -55,12 +55,12 @@ class DynamicScale(Weighted):
     def away(self) -> Branch:
         return NULL
 
-    def _guides(self, at: Moment) -> bool:
-        return self.when is None or self.when.holds(at)
+    def zeros(self, at: Moment) -> Which:
+        return those(super().weight_at(at), 0.0)
 
     def weight_at(self, at: Moment) -> float | PerImage | None:
         weight = super().weight_at(at)
-        return weight if not self._guides(at) or everywhere(weight, 0.0) else None
+        return weight if not is_open(self.when, at) or everywhere(weight, 0.0) else None
 
     def pull(self, predictions: Predictions, at: Moment, state: State) -> tuple[Pull | None, State]:
         if self.weight_at(at) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import ClassVar, Generic, TypeVar
 
 from guidon.guidance.rule import GIVEN, Branch, Moment, Predictions
@@ -45,34 +44,26 @@ class Economy(Relay, Generic[M]):
 
     def ask(self, wanted: tuple[Branch, ...], at: Moment, state: Memory[M]) -> tuple[Branch, ...]:
         savable = others(wanted)
-        return tuple(branch for branch in wanted if branch not in savable or self.due(at, state.get(kind(branch))))
+        return tuple(branch for branch in wanted if branch not in savable or self.due(at, state.get(branch.plain)))
 
     def answer(
         self, wanted: tuple[Branch, ...], predictions: Predictions, at: Moment, state: Memory[M]
     ) -> tuple[Predictions, Memory[M]]:
         answers, after = dict(predictions), dict(state)
         for branch in others(wanted):
-            given, own = predictions[given_of(wanted)], kind(branch)
+            given, own = predictions[given_of(wanted)], branch.plain
             asked = predictions[branch] if self.due(at, state.get(own)) else None
             answers[branch], after[own] = self.supply(given, asked, at, state.get(own))
         return answers, after
 
 
-def kind(branch: Branch) -> Branch:
-    """Return a branch without what changes from step to step: how its condition is blurred, the noise of its time."""
-    perturbation = branch.perturbation
-    if perturbation is not None and perturbation.name == "time-noise":
-        perturbation = replace(perturbation, amount=1.0, seed=0)
-    return replace(branch, corruption=None, perturbation=perturbation)
-
-
 def given_of(wanted: tuple[Branch, ...]) -> Branch:
     """Return the given branch among those that are wanted, blurred or not."""
-    return next(branch for branch in wanted if kind(branch) == GIVEN)
+    return next(branch for branch in wanted if branch.plain == GIVEN)
 
 
 def others(wanted: tuple[Branch, ...]) -> tuple[Branch, ...]:
     """Return the branches that may go unasked: none without the given one."""
-    if not any(kind(branch) == GIVEN for branch in wanted):
+    if not any(branch.plain == GIVEN for branch in wanted):
         return ()
-    return tuple(branch for branch in wanted if kind(branch) != GIVEN and not branch.inner and not branch.gradient)
+    return tuple(branch for branch in wanted if branch.plain != GIVEN and not branch.inner and not branch.gradient)

@@ -12,7 +12,7 @@ from guidon.errors import BadValue
 from guidon.guidance.contrast import column, everywhere
 from guidon.guidance.rule import About, Branch, Guided, Moment, Predictions, Rule, State
 from guidon.guidance.space import length
-from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight
+from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
 from guidon.registry import register
 
@@ -40,12 +40,14 @@ class ClassifierGuidance(Rule):
 
     about: ClassVar[About] = About(
         formula="eps = eps_base - w sigma grad log p(y | x_t); form mean: mu = mu_base + w variance grad log p(y | x_t)",
-        cost="1, and the classifier forwards and backwards",
+        cost="2: the network, and the classifier forwards and backwards",
         ranges=("conditional base: 0.5 to 4", "unconditional base: 1 to 10", "clip 0.05 (as with CLIP)"),
         sources=("dhariwal2021diffusion",),
         notes="The classifier must have learned noisy images. Normalised, w is a part of the noise: 0.1 to 1; the relation to p(x | y) "
         "is lost. Normalising and clipping are practice, not the paper's.",
     )
+
+    savable: ClassVar[bool] = False
 
     weight: float | PerImage | Weight
     form: str = "eps"
@@ -73,11 +75,14 @@ class ClassifierGuidance(Rule):
         """The question to the classifier."""
         return Branch(self.condition, network="classifier", gradient=True)
 
+    def uses(self) -> frozenset[str]:
+        return frozenset((self.condition, "classifier"))
+
     def weight_at(self, at: Moment) -> float | PerImage:
         """Return the weight at a moment."""
-        if self.when is not None and not self.when.holds(at):
+        if not is_open(self.when, at) or at.here.alpha == 0:  # pure noise has no class
             return 0.0
-        return self.weight.at(at) if isinstance(self.weight, Weight) else self.weight
+        return now(self.weight, at)
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
         base = Branch(self.base)

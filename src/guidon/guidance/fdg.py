@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from guidon.errors import BadValue, ShapeMismatch
-from guidon.guidance.contrast import column, everywhere
+from guidon.guidance.contrast import column, everywhere, those
 from guidon.guidance.pyramid import collapse, laplacian
-from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Predictions, Rule, State
+from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Predictions, Rule, State, Which
 from guidon.guidance.space import along, check_space, rescaled, view
-from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight
+from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.registry import register
 
 
@@ -64,9 +64,17 @@ class FDG(Rule):
             raise BadValue(f"fdg rescales by shares in [0, 1], got {self.rescale}")
 
     def _weights_at(self, at: Moment) -> tuple[float | PerImage, ...]:
-        if self.when is not None and not self.when.holds(at):
+        if not is_open(self.when, at):
             return (1.0,)
-        return tuple(weight.at(at) if isinstance(weight, Weight) else weight for weight in self.weights)
+        return tuple(now(weight, at) for weight in self.weights)
+
+    def zeros(self, at: Moment) -> Which:
+        each = [those(weight, 0.0) for weight in self._weights_at(at)]
+        many = [one for one in each if isinstance(one, tuple)]
+        if not many:
+            return all(each)
+        rows = [one if isinstance(one, tuple) else (one,) * len(many[0]) for one in each]
+        return tuple(all(row) for row in zip(*rows, strict=True))
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
         weights = self._weights_at(at)
@@ -86,7 +94,8 @@ class FDG(Rule):
         bands = laplacian(difference, len(weights))
         owns = laplacian(own, len(weights)) if self.parallel or self.rescale else bands
         change = collapse([self._change(i, weights[i], band, owns[i]) for i, band in enumerate(bands)])
-        return Guided.plain(given.moved(self.space, change)), state
+        moved = given.moved(self.space, change)
+        return Guided(moved.x0, moved.eps, self.measure(predictions, at).variance_fraction), state
 
     def _change(self, band: int, weight: float | PerImage, difference: Tensor, own: Tensor) -> Tensor:
         """Return how far a band moves from the given belief's ``own`` one."""

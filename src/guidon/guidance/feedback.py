@@ -66,10 +66,12 @@ class FBG(Contrast):
         formula="D = D_u + w (D_c - D_u), w = R / (R - (1 - share)), "
         "log R <- log R - temperature / 2v (|z - m_c|^2 - |z - m_u|^2) - delta",
         cost="2",
-        ranges=("EDM2-XS: share 0.999, t0 0.556, temperature from t1 = 0.429, most 10",),
+        ranges=("EDM2-XS: share 0.999, t0 0.556, most 10; the temperature belongs to the size of the images",),
         sources=("koulischer2025feedback",),
         notes="The sum over an image grows with its size, so the temperature does not carry over between sizes. Exact for small "
-        "steps; the paper uses it with deterministic solvers too. cfg(w) | fbg() is the paper's hybrid with a constant weight.",
+        "steps; the paper uses it with deterministic solvers too. cfg(w) | fbg() is the paper's hybrid with a constant "
+        "weight if `most` is lowered by w - 1. "
+        "The second evaluation of a two-evaluation step uses the weight of the step before; the authors' code that of the step.",
     )
 
     share: float = 0.95

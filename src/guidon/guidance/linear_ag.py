@@ -51,7 +51,7 @@ class LinearAG(Economy[Past]):
     Raises:
         BadValue: a setting is out of its range.
 
-    Source: Castillo et al., arXiv 2312.12487, section 5.
+    Source: Castillo et al., arXiv 2312.12487.
     """
 
     about: ClassVar[About] = About(
@@ -60,8 +60,8 @@ class LinearAG(Economy[Past]):
         ranges=("every 2 in the noisier half, then `when` or adaptive (the paper's 25 evaluations for 20 steps)",),
         sources=("castillo2025adaptive",),
         notes="The paper fits coefficients for each step beforehand, from 200 stored runs of a network, over all steps before; "
-        "this needs no such runs, fits anew for every image, and looks one step back. On exact mixtures it is nearer to the rule "
-        "than reuse from 20 steps on, and not at 10.",
+        "this needs no such runs, fits anew for every image, and looks one step back. With 20 steps and more it is "
+        "mostly nearer to the rule than reuse; with few steps a guess can go far astray.",
     )
 
     every: int = 2

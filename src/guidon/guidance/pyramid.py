@@ -76,5 +76,5 @@ def _blur(n: int) -> Tensor:
     period = max(2 * (n - 1), 1)  # of an endless row of reflections
     for offset, share in zip(range(-2, 3), (1, 4, 6, 4, 1), strict=True):
         there = (here + offset) % period
-        matrix[here, torch.minimum(there, period - there) % n] += share / 16  # every row once for an offset
+        matrix[here, torch.minimum(there, period - there)] += share / 16  # every row once for an offset
     return matrix

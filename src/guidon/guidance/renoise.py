@@ -8,7 +8,7 @@ from typing import ClassVar
 from guidon.errors import BadValue
 from guidon.guidance.contrast import Contrast, everywhere
 from guidon.guidance.rule import GIVEN, NULL, About, Branch, Guided, Moment, Predictions, State
-from guidon.guidance.weights import PerImage, Weight, checked_weight
+from guidon.guidance.weights import PerImage, Weight, checked_weight, now
 from guidon.registry import register
 
 
@@ -21,9 +21,8 @@ class CFGpp(Contrast):
 
     Args:
         weight: a number, one number an image, or a `Weight`; in [0, 1], where DDIM with cfg would take about 12 times as much.
-        inverse: for the way from image to noise: the clean image of the null branch, with the guided noise.
 
-    Source: Chung et al., arXiv 2406.08070, algorithm 2; inversion: their code.
+    Source: Chung et al., arXiv 2406.08070, algorithm 2.
     """
 
     about: ClassVar[About] = About(
@@ -39,8 +38,9 @@ class CFGpp(Contrast):
     adds: ClassVar[bool] = False
     only_with: ClassVar[tuple[str, ...]] = ("euler", "ddim", "euler-ancestral", "dpmpp-2m", "dpmpp-2s-ancestral")
 
+    from_away: ClassVar[bool] = True
+
     weight: float | PerImage | Weight
-    inverse: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_weight(self.weight))
@@ -50,15 +50,13 @@ class CFGpp(Contrast):
         return NULL
 
     def weight_at(self, at: Moment) -> float | PerImage | None:
-        return self.weight.at(at) if isinstance(self.weight, Weight) else self.weight
+        return now(self.weight, at)
 
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
         return (self.away,) if everywhere(self.weight_at(at), 0.0) else (GIVEN, self.away)
 
     def finish(self, guided: Guided, predictions: Predictions, at: Moment) -> Guided:
         null = predictions[self.away]
-        if self.inverse:
-            return replace(guided, x0=null.x0, noise_x0=guided.x0)
         return replace(guided, eps=null.eps, noise_x0=null.x0)
 
 
@@ -101,7 +99,7 @@ class RectifiedCFGpp(Contrast):
         return NULL
 
     def weight_at(self, at: Moment) -> float | PerImage | None:
-        weight = self.weight.at(at) if isinstance(self.weight, Weight) else self.weight
+        weight = now(self.weight, at)
         level = at.began or at.here  # the weight of a step is that of its start
         part = float(level.alpha / (level.alpha + level.sigma)) ** self.power
         if isinstance(weight, tuple):

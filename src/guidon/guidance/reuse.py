@@ -34,7 +34,7 @@ class Reuse(Economy[Difference]):
     Raises:
         BadValue: a setting is out of its range.
 
-    Source: the plain form of what arXiv 2312.12487, section 5, does by regression (`LinearAG`).
+    Source: the plain form of what arXiv 2312.12487 does by regression (`LinearAG`).
     """
 
     about: ClassVar[About] = About(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from guidon.noise.level import Level
@@ -44,9 +45,20 @@ class Branch:
     def __str__(self) -> str:
         parts = [] if self.network == "main" else [self.network]
         parts += [self.condition]
-        parts += [self.perturbation.name] if self.perturbation else []
+        parts += ["blurred"] if self.corruption else []
+        if self.perturbation is not None:
+            parts += [self.perturbation.name, *(self.perturbation.layers or ())]
         parts += ["inner"] if self.inner else []
+        parts += ["gradient"] if self.gradient else []
         return " ".join(parts)
+
+    @property
+    def plain(self) -> Branch:
+        """The question without what changes from step to step: the blur of its condition, the noise of its time."""
+        perturbation = self.perturbation
+        if perturbation is not None and perturbation.name == "time-noise":
+            perturbation = replace(perturbation, amount=1.0, seed=0)
+        return replace(self, corruption=None, perturbation=perturbation)
 
 
 GIVEN = Branch("given")
@@ -143,6 +155,7 @@ class About:
 
 
 Predictions = Mapping[Branch, Prediction]
+Which = bool | tuple[bool, ...]  # of the images of a batch
 State = Any
 
 
@@ -158,10 +171,12 @@ class Rule(ABC):
     Attributes:
         about: for people.
         only_with: names of the solvers that can follow the rule; empty for any.
+        savable: whether it asks a belief beside that of given.
     """
 
     about: ClassVar[About]
     only_with: ClassVar[tuple[str, ...]] = ()
+    savable: ClassVar[bool] = True
 
     def init(self) -> State:
         """Return the state before the first step; rules without memory have none."""
@@ -178,6 +193,19 @@ class Rule(ABC):
         """Return for which images of the batch a branch is wanted; None for all. The others' answers will be NaN."""
         return None
 
+    def uses(self) -> frozenset[str]:
+        """Return the names of the conditions and networks that the rule asks at some weight, beside those of any model."""
+        return frozenset()
+
+    def zeros(self, at: Moment) -> Which:
+        """Return the images in whose result the given branch has no part; False for none, True for all."""
+        return False
+
+    def measure(self, predictions: Predictions, at: Moment) -> Prediction:
+        """Return the belief that the result is measured by: that of given, image by image of what there is instead."""
+        usual = predictions[GIVEN] if GIVEN in predictions else next(iter(predictions.values()))
+        return but_for(self.zeros(at), predictions.get(NULL, usual), usual)
+
     @abstractmethod
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
         """Return what the solver is told, and the state after the step.
@@ -192,3 +220,17 @@ class Rule(ABC):
         from guidon.guidance.chain import Chain
 
         return Chain((self, other)) if isinstance(other, Link | Rule) else NotImplemented
+
+
+def but_for(which: Which, other: Prediction, usual: Prediction) -> Prediction:
+    """Return the usual belief, for some images another one."""
+    if isinstance(which, bool):
+        return other if which else usual
+    if not any(which):
+        return usual
+    rows = torch.tensor(which, device=usual.x0.device).reshape(-1, *[1] * (usual.x0.ndim - 1))
+    fraction = usual.variance_fraction
+    if fraction is not None and other.variance_fraction is not None:
+        fraction = torch.where(rows, other.variance_fraction, fraction)
+    x0, eps = torch.where(rows, other.x0, usual.x0), torch.where(rows, other.eps, usual.eps)
+    return Prediction(usual.x, usual.level, x0, eps, fraction)

@@ -11,7 +11,13 @@ from guidon.noise.prediction import Prediction
 
 
 class Stage(Link):
-    """A frozen dataclass without counters, as a rule is; a stage may be of several of the kinds below."""
+    """A frozen dataclass without counters, as a rule is; a stage may be of several of the kinds below.
+
+    Attributes:
+        not_after: names of rules that would undo it at the end of a chain.
+    """
+
+    not_after: ClassVar[tuple[str, ...]] = ()
 
     def init(self) -> State:
         """Return the state before the first step."""

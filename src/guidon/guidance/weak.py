@@ -39,9 +39,7 @@ class Autoguidance(Weighted):
     about: ClassVar[About] = About(
         formula="D = D_weak + w (D_c - D_weak)",
         cost="1 + one of the weak network",
-        ranges=(
-            "classes: 1.5 to 3 (EDM2-S: 2.1 with a network of a third of the size and a sixteenth of the training)",
-        ),
+        ranges=("classes: 1.5 to 3 (EDM2-S: 2.1 with a smaller network and a sixteenth of the training)",),
         sources=("karras2024guiding",),
         notes="The weak network must be worse in the same way (less capacity, less training); otherwise w = 1 is best.",
     )
@@ -57,6 +55,12 @@ class Autoguidance(Weighted):
 
 class Perturbed(Weighted):
     """A rule whose weak side is the same network, perturbed; the first use makes sure that the perturbation does something."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = getattr(self, "layers", None)
+        if layers is not None:
+            object.__setattr__(self, "layers", (layers,) if isinstance(layers, str) else tuple(layers))
 
     @property
     @abstractmethod
@@ -187,7 +191,7 @@ class TSG(Perturbed):
         power: how fast the noise falls with the time, >= 0; 0 stays.
         when: the noise levels at which to guide.
 
-    Source: Sadat et al., arXiv 2407.02687, section 5.
+    Source: Sadat et al., arXiv 2407.02687.
     """
 
     about: ClassVar[About] = About(
@@ -227,7 +231,7 @@ class ICG(Weighted):
         weight: 1 is plain conditional.
         when: the noise levels at which to guide.
 
-    Source: Sadat et al., arXiv 2407.02687, section 4.
+    Source: Sadat et al., arXiv 2407.02687.
     """
 
     about: ClassVar[About] = About(

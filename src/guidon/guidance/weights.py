@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 from guidon.errors import BadValue
@@ -20,7 +20,13 @@ PerImage = tuple[float, ...]
 
 
 class Weight(ABC):
-    """A weight that changes along the run."""
+    """A weight that changes along the run; a frozen dataclass of finite numbers."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not math.isfinite(value):
+                raise BadValue(f"a schedule goes between finite numbers, and {field.name} is {value}")
 
     @abstractmethod
     def at(self, moment: Moment) -> float | PerImage:
@@ -62,7 +68,7 @@ class ClampLinearWeight(Weight):
 
     about: ClassVar[About] = About(
         formula="max(least, first + (last - first) r)",
-        ranges=("least about 2 for SD 1.5, 4 for SDXL",),
+        ranges=("least about 3 for SD 1.5, 5 for SDXL (the paper's 2 and 4 count from plain conditional)",),
         sources=("wang2024schedulers",),
     )
 
@@ -111,6 +117,7 @@ class PowerWeight(Weight):
         formula="first + (last - first) r^exponent",
         ranges=("exponent 0.5 to 4",),
         sources=("wang2024schedulers",),
+        notes="A plain power; the paper's family is powered cosines.",
     )
 
     first: float
@@ -118,6 +125,7 @@ class PowerWeight(Weight):
     exponent: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.exponent > 0:
             raise BadValue(f"power needs an exponent > 0, got {self.exponent}")
 
@@ -139,7 +147,8 @@ class BetaWeight(Weight):
         formula="1 + (peak - 1) r^(a-1) (1-r)^(b-1) / max of the same",
         ranges=("a = b = 2", "peak as a constant weight, or half as much again"),
         sources=("malarz2025betacfg",),
-        notes="Only the shape over time is the source's; scaled so that `peak` is reached.",
+        notes="Only the shape over time is the source's, scaled so that `peak` is reached. There the difference is also normalised, and "
+        "the first and last steps are unconditional; here they are plain conditional.",
     )
 
     peak: float
@@ -147,6 +156,7 @@ class BetaWeight(Weight):
     b: float = 2.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.a > 1 and self.b > 1):
             raise BadValue(f"beta needs a > 1 and b > 1, got {self.a} and {self.b}")
 
@@ -161,6 +171,8 @@ class BetaWeight(Weight):
 @dataclass(frozen=True)
 class OfMoment(Weight):
     """Any function of the moment; it has no text form, so a record can tell of it but not make it again.
+
+    Stages with memory begin when some image of a batch is guided: let all images of a batch be guided at the same steps.
 
     Args:
         function: returns a weight, or one for each image.
@@ -245,7 +257,7 @@ def checked_weight(weight: object) -> float | PerImage | Weight:
     try:
         several = tuple(float(w) for w in weight) if isinstance(weight, Iterable) else None
         result: float | PerImage = float(weight) if several is None else several  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadValue(f"a weight is a number, one number an image, or a schedule; got {weight!r}") from None
     if several == ():
         raise BadValue("a weight is a number, one number an image, or a schedule; got an empty list")

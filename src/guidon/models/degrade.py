@@ -15,15 +15,15 @@ M = TypeVar("M", bound=nn.Module)
 
 @torch.no_grad()
 def degraded(network: M, noise: float = 0.1, seed: int = 0) -> M:
-    """Return a copy of a network with noise in its weights: the same kind of mistakes, only more of them.
+    """Return a copy of a network with noise in its weights.
 
     Args:
         network: what to copy.
         noise: deviation of the noise in each matrix or kernel, in deviations of its own values, > 0.
         seed: of the noise.
 
-    Source: Karras et al., arXiv 2406.02507, section 4, ask for a weak network that errs in the same way; noise in the weights is
-    the cheapest that needs no second training.
+    Source: Karras et al., arXiv 2406.02507, ask for a weak network that errs in the same way, by less capacity or less training;
+    noise in the weights is a makeshift that needs no training, and errs in another way.
     """
     if not noise > 0:
         raise BadValue(f"noise in the weights is a number > 0, got {noise}")
@@ -32,5 +32,5 @@ def degraded(network: M, noise: float = 0.1, seed: int = 0) -> M:
     for parameter in worse.parameters():
         if parameter.ndim > 1:
             drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
-            parameter.add_(drawn, alpha=noise * float(parameter.std()))
+            parameter.add_(drawn, alpha=noise * float(parameter.std(correction=0)))
     return worse

@@ -171,12 +171,12 @@ class UNet(nn.Module):
             x = beside(x, context.spatial, self.config.spatial_channels)
 
         embedding = self.time_embed(time_embedding(time, self.config.model_channels).to(x.dtype))  # (B, E)
-        if self.config.vector == "embedding":
-            embedding = embedding + context.vector
         weak = None
         if perturbed:
             weak = by_layer(self, perturbed)
             embedding = with_time_noise(embedding, perturbed)
+        if self.config.vector == "embedding":
+            embedding = embedding + context.vector
         signal = Signal(embedding, context.vector, context.tokens, context.mask, weak)
 
         h = F.pixel_unshuffle(x, self.config.patch)  # (B, C p², H/p, W/p)

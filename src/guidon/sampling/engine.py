@@ -8,6 +8,7 @@ share forwards; a branch that a rule does not want costs nothing.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -92,7 +93,7 @@ class Engine:
         """
         asked = [(trajectory, query) for trajectory in self.live for query in trajectory.queries]
         answers = self._answer([query for _, query in asked])
-        told: dict[int, list[Prediction]] = {id(trajectory): [] for trajectory in self.live}
+        told: dict[int, list[Prediction | Exception]] = {id(trajectory): [] for trajectory in self.live}
         for (trajectory, _), answer in zip(asked, answers, strict=True):
             told[id(trajectory)].append(answer)
         failures: list[Exception] = []
@@ -115,17 +116,24 @@ class Engine:
             self.round()
         return [trajectory.x for trajectory in everyone]
 
-    def _answer(self, queries: Sequence[Query]) -> list[Prediction]:
+    def _answer(self, queries: Sequence[Query]) -> list[Prediction | Exception]:
+        """Return an answer for each query; where a network fails, its error for every query of that forward."""
         groups: dict[Hashable, list[int]] = {}
         for i, query in enumerate(queries):
             groups.setdefault(i if self.batching == "sequential" else _group(query), []).append(i)
-        answers: list[Prediction | None] = [None] * len(queries)
+        answers: list[Prediction | Exception | None] = [None] * len(queries)
         for members in groups.values():
-            prediction = self._forward([queries[i] for i in members])
+            try:
+                prediction = self._forward([queries[i] for i in members])
+            except Exception as error:
+                for i in members:
+                    answers[i] = error
+                continue
             start = 0
             for i in members:
                 stop = start + queries[i].x.shape[0]
-                answers[i] = prediction.take(slice(start, stop))
+                # the query's own level: floats on the host again, where a joined batch had one for each row
+                answers[i] = replace(prediction.take(slice(start, stop)), level=queries[i].level)
                 start = stop
         return answers  # type: ignore[return-value]
 
@@ -133,9 +141,13 @@ class Engine:
         """Raise `NotSupported` unless there is a network that can answer a branch."""
         network: Any = self.networks.get(branch.network)
         if network is None:
+            how = {
+                "weak": "with weak=..., on the command line --weak",
+                "classifier": "with model.sample(..., classifier=...)",
+            }
             raise NotSupported(
                 f"the rule asks a network {branch.network!r}, but there are: {', '.join(self.networks)}; "
-                f"give one, for instance model.sample(..., {branch.network}=...)"
+                f"give one {how.get(branch.network, 'among the networks of the Engine')}, or use another rule"
             )
         if branch.gradient and not hasattr(network, "log_prob"):
             raise NotSupported(
@@ -174,7 +186,14 @@ class Engine:
         if branch.gradient:
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
-                (score,) = torch.autograd.grad(network.log_prob(x, level, context).sum(), x)
+                log_p = network.log_prob(x, level, context)
+                if not isinstance(log_p, Tensor) or log_p.shape != x.shape[:1] or not log_p.requires_grad:
+                    got = tuple(log_p.shape) if isinstance(log_p, Tensor) else type(log_p).__name__
+                    raise BadValue(
+                        f"a classifier gives log p(condition | x) of each image, {tuple(x.shape[:1])}, differentiable in x; "
+                        f"this one gave {got}"
+                    )
+                (score,) = torch.autograd.grad(log_p.sum(), x)
             return Prediction.from_score(x.detach(), score, level)
         return network(x, level, context, perturbed) if perturbed else network(x, level, context)
 

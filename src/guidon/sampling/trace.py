@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from guidon.guidance.rule import GIVEN
+from guidon.guidance.rule import GIVEN, NULL
 from guidon.sampling.trajectory import Event
 
 
@@ -21,10 +21,10 @@ class Trace:
         most: evaluations of an image that the rule may want at a step, at most; `saved` counts from there.
 
     Attributes:
-        rows: for each evaluation ``step``, ``noise_level``, lists with a number for each image (None where there is none):
-            ``guidance``, the root mean square of what guidance added to the clean image; ``out_of_range``, the share of its
-            values beyond [-1, 1]; ``asked`` and ``saved``, network evaluations; and by branch, under ``difference`` the root
-            mean square of the clean image of given minus the branch's, and under ``cosine`` the cosine of their noises.
+        rows: for each evaluation ``step``, ``noise_level``, and lists with a number for each image (None where there is none).
+            ``guidance``: the root mean square of what guidance added to the clean image of given, or of null where given is not
+            asked. ``out_of_range``: the share of its values beyond [-1, 1]. ``asked`` and ``saved``: network evaluations. By
+            branch, ``difference``: the root mean square of that clean image minus the branch's; ``cosine``: that of their noises.
     """
 
     most: int = 0
@@ -32,7 +32,8 @@ class Trace:
 
     def look_on(self, event: Event) -> None:
         """Take down an evaluation."""
-        given = event.predictions.get(GIVEN)
+        told = {branch.plain: (branch, belief) for branch, belief in event.predictions.items()}
+        base, given = told.get(GIVEN, told.get(NULL, (GIVEN, None)))
         row: dict[str, Any] = {
             "step": event.at.index,
             "noise_level": event.at.noise_level if math.isfinite(event.at.noise_level) else None,
@@ -44,7 +45,7 @@ class Trace:
             "cosine": {},
         }
         for branch, other in event.predictions.items():
-            if given is not None and branch != GIVEN and not branch.gradient:
+            if given is not None and branch != base and not branch.gradient:
                 row["difference"][str(branch)] = _numbers(_size(given.x0 - other.x0))
                 cosine = torch.cosine_similarity(given.eps.flatten(1).double(), other.eps.flatten(1).double())
                 row["cosine"][str(branch)] = _numbers(cosine)

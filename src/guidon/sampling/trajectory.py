@@ -130,13 +130,17 @@ class Trajectory:
         whole, rest = divmod(self._asked, self.x.shape[0])
         return self._asked / self.x.shape[0] if rest else whole
 
-    def tell(self, answers: Sequence[Prediction]) -> None:
-        """Give the answers to `queries`, in their order, and go on to the next question."""
-        self._asked += sum(answer.x.shape[0] for answer in answers)
+    def tell(self, answers: Sequence[Prediction | Exception]) -> None:
+        """Give the answers to `queries`, in their order, and go on to the next question; an error ends it and is raised."""
+        for answer in answers:
+            if isinstance(answer, Exception):
+                self.queries, self.failed = (), True
+                raise answer
+        self._asked += sum(query.x.shape[0] for query in self.queries)
         if self._evaluations is not None:
             for query in self.queries:
                 self._evaluations[slice(None) if query.rows is None else list(query.rows)] += 1
-        self._advance({query.branch: answer for query, answer in zip(self.queries, answers, strict=True)})
+        self._advance({q.branch: answer for q, answer in zip(self.queries, answers, strict=True)})  # type: ignore[misc]
 
     def _advance(self, answers: Mapping[Branch, Prediction] | None) -> None:
         try:
@@ -230,18 +234,28 @@ class Trajectory:
         return counted
 
     def _by_step(self) -> list[tuple[Branch, ...]]:
-        """Return every branch that the rule may ask, step by step."""
-        moments = (Moment(self._levels[i], self._levels[i + 1], i, self.steps) for i in range(self.steps))
-        return [self._rule.branches(at, self._rule.init()) for at in moments]
+        """Return every branch that the rule may ask, step by step: where it begins, ends, and at solvers' midpoints."""
+        return [self._of_step(Moment(self._levels[i], self._levels[i + 1], i, self.steps)) for i in range(self.steps)]
+
+    def _of_step(self, at: Moment) -> tuple[Branch, ...]:
+        state, found = self._rule.init(), dict.fromkeys(self._rule.branches(at, self._rule.init()))
+        between = self._solver.evaluations > 1 and at.there.sigma > 0 and math.isfinite(at.noise_level)
+        if between and at.here.process is not None:
+            middle = at.here.with_noise_level(math.sqrt(at.noise_level * float(at.there.noise_level)))
+            for level in (middle, at.there):
+                found |= dict.fromkeys(self._rule.branches(replace(at, here=level, began=at.here), state))
+        return tuple(found)
 
     def _check(self) -> None:
         """Refuse, before the first step, what cannot be done."""
-        name = registry.to_text(self._solver)
-        if self._rule.only_with and name.partition("(")[0] not in self._rule.only_with:
+        rule, solver = registry.to_text(self._rule), registry.to_text(self._solver)
+        known = solver.partition("(")[0] in self._rule.only_with
+        if self._rule.only_with and not known:
             raise NotSupported(
-                f"{registry.to_text(self._rule)} works with the solver {' or '.join(self._rule.only_with)} only, "
-                f"not with {name}; choose that one"
+                f"{rule} works with the solver {' or '.join(self._rule.only_with)} only, not with {solver}; choose one that it works with"
             )
+        if self._solver.particular and not known:
+            raise NotSupported(f"the solver {solver} follows rules made for it only, not {rule}; choose another solver")
         for branch in self.wanted:
             self._context(branch)
             if branch.corruption is not None and self._row_noise is None:
@@ -251,10 +265,10 @@ class Trajectory:
         """Return what a network is told; raises `NotSupported` where nobody said."""
         context = self._contexts.get(f"{branch.network}:{branch.condition}", self._contexts.get(branch.condition))
         if context is None:
-            known = ", ".join(sorted(self._contexts)) or "none"
+            known = ", ".join(sorted(name for name in self._contexts if ":" not in name)) or "none"
             raise NotSupported(
                 f"the rule {registry.to_text(self._rule)} asks with the condition {branch.condition!r}, but there are: "
-                f"{known}; give that one too, or use another rule"
+                f"{known}; {_remedy(branch.condition)}"
             )
         return context
 
@@ -269,14 +283,23 @@ class Trajectory:
             values = prediction.x0 if rows is None else prediction.x0[list(rows)]
             if not torch.isfinite(values).all():
                 raise NumericalError(
-                    f"the branch {str(branch)!r} gave NaN or infinity {where}; the network fails there: check its "
-                    "weights and precision, or begin at a lower noise level"
+                    f"the branch {str(branch)!r} gave NaN or infinity {where}, asked about values up to "
+                    f"{float(prediction.x.abs().max()):.3g}; where these are large guidance was too strong before, else the "
+                    "network fails there: check its weights and precision"
                 )
         if not (torch.isfinite(guided.x0).all() and torch.isfinite(guided.eps).all()):
             raise NumericalError(
                 f"the rule {registry.to_text(self._rule)} gave NaN or infinity {where}, from finite beliefs; "
                 "its weight is far too large"
             )
+
+
+def _remedy(condition: str) -> str:
+    """Return what to do about a condition that nobody gave."""
+    name, _, number = condition.partition("-")
+    if name in ("null", "random"):
+        return "this model has no classes, so take a rule that needs none, such as pag or autoguidance"
+    return f"give {number or 'one'} with {name}=..., on the command line --{name}, or use another rule"
 
 
 def _spread(answer: Prediction, rows: tuple[int, ...], x: Tensor, level: Level) -> Prediction:

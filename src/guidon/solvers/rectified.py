@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from guidon.errors import NotSupported
 from guidon.guidance.rule import GIVEN, Moment
 from guidon.noise.level import Level
 from guidon.registry import register
@@ -22,14 +21,12 @@ class Rectified(Solver):
     For the rule rectified-cfgpp. In y = x / (alpha + sigma) and u = sigma / (alpha + sigma) every process is a rectified flow,
     dy/du = eps - x0, so the step is the paper's on flow and means the same elsewhere.
 
-    Raises:
-        NotSupported: the rule does not tell the unguided belief apart.
-
-    Source: Saini et al., arXiv 2510.07631, algorithm 1.
+    Source: Saini et al., arXiv 2510.07631.
     """
 
     order: ClassVar[int] = 1
     evaluations: ClassVar[int] = 2
+    particular: ClassVar[bool] = True
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         here, there = flow_time(at.here), flow_time(at.there)
@@ -40,10 +37,7 @@ class Rectified(Solver):
         halfway = at.here.with_noise_level(time / (1 - time))
         middle = (y + velocity * (time - here)) * (halfway.alpha + halfway.sigma)
         guided = yield Ask(middle, replace(at, here=halfway, began=at.here))
-        if guided.given is None:
-            raise NotSupported(
-                "the solver rectified follows the rule rectified-cfgpp; for other rules use euler or heun"
-            )
+        assert guided.given is not None  # a trajectory lets no other rule here
         velocity = velocity + (guided.eps - guided.x0) - guided.given.velocity
         return (y + velocity * (there - here)) * (at.there.alpha + at.there.sigma), carry
 

@@ -46,13 +46,15 @@ class Solver(ABC):
 
     Attributes:
         order: order of convergence on the probability-flow ODE (1 for stochastic solvers, in distribution).
-        evaluations: guided evaluations a step; the last step, to the clean image, takes one.
+        evaluations: guided evaluations a step; the last step, to the clean image, may take one.
         stochastic: whether steps draw noise.
+        particular: whether it follows only rules that name it in their ``only_with``.
     """
 
     order: ClassVar[int]
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
+    particular: ClassVar[bool] = False
 
     def init(self) -> Carry:
         """Return what the first step is given as the carry."""
