@@ -95,6 +95,8 @@ def to_text(value: Any) -> str:
         if field.default is not dataclasses.MISSING and current == field.default:
             positional = False
             continue
+        number = isinstance(current, int | float) and not isinstance(current, bool)
+        positional &= number or field.default is dataclasses.MISSING  # what is no number reads better with its name
         arguments.append(to_text(current) if positional else f"{field.name}={to_text(current)}")
     name = _name_of[type(value)]
     return f"{name}({', '.join(arguments)})" if arguments else name
