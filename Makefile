@@ -16,7 +16,7 @@ else
 TORCH ?= --torch-backend=auto
 endif
 
-.PHONY: help install demo test test-golden lint format bench docs lock clean
+.PHONY: help install demo test test-golden lint format bench mutants rule-cost docs lock clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -53,6 +53,12 @@ format: install ## rewrite the code in the house's format
 
 bench: install ## the quick benchmark; `python benchmarks/cifar10.py` takes an hour
 	$(BIN)/python benchmarks/engine_overhead.py
+
+mutants: install ## change every formula of guidance a little and see whether a test notices (about an hour)
+	$(BIN)/python benchmarks/mutants.py
+
+rule-cost: install ## what the arithmetic of each rule costs beside a step of the network
+	$(BIN)/python benchmarks/rule_cost.py
 
 docs: install ## build the documentation into site/
 	$(BIN)/python docs/make_rules.py

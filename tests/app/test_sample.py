@@ -156,6 +156,27 @@ def test_unconditional_models_need_no_label(guidon):
         ("--solver ddim(etta=1)", "did you mean 'eta'"),
         ("--grid karas", "did you mean 'karras'"),
         ("--device gpu", "cuda"),
+        ("--rule cfg(1e300)", "beyond what"),
+        ("--rule cfg(1e30)", "guidance was too strong before"),
+        ("--rule cfg(nan)", "finite number"),
+        ("--rule cfg", "needs weight"),
+        ("--rule apg", "stands right of a rule"),
+        ("--rule 'cfg(3) | apg(space=x0)'", "in quotes: 'x0'"),
+        ("--rule 'cfg(3) | apg(axes=[7])'", "axes"),
+        ("--rule 'cfg(3) | rescale | apg'", "here rescale"),
+        ("--rule 'cfg(3, when=5)'", "takes when as interval"),
+        ("--rule 'cfg([1, 2])' --n 3", "2 weights for 3 images"),
+        ("--rule negative(3)", "--negative"),
+        ("--rule 'perp-neg(3, [1, 1])' --negative dog", "give 2 with negative=..."),
+        ("--rule autoguidance(2)", "--weak"),
+        ("--rule autoguidance(2) --weak self:0", "a number > 0"),
+        ("--rule autoguidance(2) --weak nowhere", "nowhere"),
+        ("--rule classifier(2)", "classifier=..."),
+        ("--rule internal(2)", "inner_head"),
+        ("--rule cfgpp(0.5) --solver heun", "one that it works with"),
+        ("--rule cfg(3) --solver rectified", "made for it"),
+        ("--rule cfg(3) --negative dog", "no use for 'negative'"),
+        ("--rule cfg(3) --weak self:0.1", "no use for 'weak'"),
         ("--like x.png", "there is no image x.png"),
         ("--like x.png --steps 3 --label cat", "leave out --label, --steps"),
     ],
@@ -165,6 +186,37 @@ def test_bad_values_end_with_one_message_and_exit_code_2(guidon, words, message)
     assert answer.code == 2 and message in answer.err
     assert answer.err.startswith("guidon: ") and answer.err.count("\n") == 1
     assert not Path("samples").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--rule 'negative(3) | apg' --negative dog",
+        "--rule 'perp-neg(3, [1, 2])' --negative cat 'sea lion'",
+        "--rule 'conjunction([2, 1])' --also 'sea lion'",
+        "--rule 'two-scale(3)' --partial 'sea lion'",
+        "--rule autoguidance(2) --weak self:0.3:5",
+        "--rule autoguidance(2) --weak MODEL",
+        "--rule 'cfg(3) | cads' --max-batch 1",
+        "--rule icg(3) --solver ddim(1)",
+    ],
+)
+def test_like_makes_it_again_whatever_the_rule_was_told(guidon, words):
+    first = guidon(f"sample MODEL --label cat dog --steps 3 -o out {words}")
+    assert first.code == 0, first.err
+    again = guidon("sample --like out/0001-dog.png -o again")
+    assert again.code == 0 and "pixel for pixel" in again.out, again.out + again.err
+
+
+def test_a_trace_is_written_and_plotted(guidon):
+    answer = guidon("sample MODEL --label cat --n 2 --steps 4 --rule 'cfg(3) | adaptive(0.9)' --trace -o out")
+    assert answer.code == 0 and "traced out/trace.png" in answer.out
+    trace = json.loads(Path("out/trace.json").read_text())
+    assert len(trace["evaluations"]) == 4 and trace["record"]["rule"] == "cfg(3) | adaptive(0.9)"
+    assert trace["evaluations"][0]["asked"] == [2, 2] and len(trace["evaluations"][0]["cosine"]["null"]) == 2
+    assert Image.open("out/trace.png").size[0] > 600
+    again = guidon("sample MODEL --label cat --steps 2 --trace -o out")
+    assert "out/trace-2.png" in again.out and Path("out/trace-2.json").exists()
 
 
 def test_broken_models_end_with_one_message_and_exit_code_2(guidon, model_folder):

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from support.beliefs import LEVEL, check_degenerate, check_images_apart, check_precisions, guide, views
+from support.beliefs import (
+    LEVEL,
+    believing,
+    check_degenerate,
+    check_images_apart,
+    check_precisions,
+    guide,
+    moment,
+    views,
+)
 from support.numbers import agree, f64, normal
 
 from guidon.errors import BadValue
 from guidon.guidance import CFG, MamboG, PowerLaw
+from guidon.guidance.contrast import Pull
 from guidon.noise.prediction import SPACES
 
 
@@ -31,6 +42,16 @@ def test_reduces_to_cfg(kind: type[MamboG | PowerLaw], space: str) -> None:
     agree(guide(CFG(4.0) | kind(0.0, space), given, null, space)[0], null + 4 * (given - null), "alpha = 0")
     agree(guide(CFG(1.0) | kind(2.0, space), given, null, space)[0], given, "w = 1")
     agree(guide(CFG(0.0) | kind(2.0, space), given, null, space)[0], null, "w = 0")
+
+
+@pytest.mark.parametrize("stage", [MamboG(), PowerLaw()])
+def test_what_is_steered_away_from_keeps_its_variance(stage: MamboG | PowerLaw) -> None:
+    given, null = (
+        replace(believing(view), variance_fraction=torch.full_like(view, share))
+        for view, share in zip(views(), (0.1, 0.2), strict=True)
+    )
+    shaped, _ = stage.shape(Pull(given, null, 3.0), moment(), None)
+    assert shaped.variance_fraction is null.variance_fraction
 
 
 def test_mambo_by_hand() -> None:
