@@ -6,13 +6,14 @@ from guidon.guidance.cads import CADS
 from guidon.guidance.cfg import CFG
 from guidon.guidance.cfg_zero import CFGZero
 from guidon.guidance.chain import Chain
-from guidon.guidance.conditions import Avoid, Conjunction, Negative, PerpNeg, TwoScale
+from guidon.guidance.conditions import Avoid, Conjunction, Negative, TwoScale
 from guidon.guidance.dynamic_scale import DynamicScale
 from guidon.guidance.energy import ClassifierGuidance
 from guidon.guidance.fdg import FDG
 from guidon.guidance.feedback import FBG
 from guidon.guidance.linear_ag import LinearAG
 from guidon.guidance.magnitude import MamboG, PowerLaw
+from guidon.guidance.perp_neg import PerpNeg
 from guidon.guidance.renoise import CFGpp, RectifiedCFGpp
 from guidon.guidance.rescale import Rescale
 from guidon.guidance.reuse import Reuse
