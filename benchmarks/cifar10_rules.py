@@ -43,7 +43,8 @@ def main(
         rules: text forms.
         n: images of each rule, the classes in turn.
         seed: of the first image.
-        examples: the examples of `rule_examples.py` and what they are compared with, after those named.
+        examples: the examples of `rule_examples.py` and what they are compared with, after those named; what the results
+            hold already is not measured again.
         work: the folder of `benchmarks/cifar10.py`.
         weak: a run of `guidon train cifar10-cpu --set train.budget=100s`, for autoguidance.
         results: the JSON file to write.
@@ -56,20 +57,35 @@ def main(
         wanted += EXAMPLES.values()
     classifier = FeatureClassifier.load(work / "classifier").eval()
     judge = Judge.of(classifier, _images(Plan(work=work))["train"])
-    model, labels, rows = guidon.load(work / "ours" / "model"), torch.arange(n) % CLASSES, []
+    model, labels = guidon.load(work / "ours" / "model"), torch.arange(n) % CLASSES
+    rows = _measured(results, n, seed) if examples else []
     helpers: dict[str, Any] = {"classifier": classifier_of_estimates(model, classifier)}
     if examples:
         helpers["weak"] = guidon.load(weak / "model")
     account = {"command": " ".join(["python", *sys.argv]), "machine": machine(), "threads": torch.get_num_threads()}
     for example in wanted:
-        if any(row["rule"] == example.rule and row["solver"] == example.solver for row in rows):
+        if any((row["rule"], row["solver"]) == (example.rule, example.solver) for row in rows):
             continue
         x, nfe, seconds = sample_example(model, example, labels.tolist(), seed, helpers)
-        told = {"solver": example.solver, "negative": example.negative, "also": example.also, "needs": example.needs}
+        told = {
+            "solver": example.solver,
+            "negative": example.negative,
+            "also": example.also,
+            "related": example.related,
+            "needs": example.needs,
+        }
         rows.append({"rule": example.rule, **told, "nfe": nfe, "seconds": seconds, **judge.score(x, labels)})
         print(rows[-1], flush=True)
         whole = account | {"torch": torch.__version__, "seed": seed, "rules": rows}
         write_text(results, json.dumps(whole, indent=2) + "\n")
+
+
+def _measured(results: Path, n: int, seed: int) -> list[dict[str, Any]]:
+    """Return the rows that an earlier run with the same settings left, so that it can go on."""
+    if not results.exists():
+        return []
+    before = json.loads(results.read_text())
+    return [row for row in before["rules"] if row["n"] == n and before["seed"] == seed]
 
 
 if __name__ == "__main__":

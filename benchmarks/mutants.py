@@ -46,13 +46,13 @@ GUARDS = (  # the quick ones first; what one of them kills the next ones are not
 # (identity of a mutant as `--list` prints it, why no test can see it)
 SQUARED = "only its square is used"
 EQUIVALENT: dict[str, str] = {
-    "conditions.py PerpNeg.combine: null [2] -> given": "where it matters both are equal but for rounding",
-    "conditions.py PerpNeg.combine: null [3] -> given": "what is across the difference is so from either end of it",
     "dynamic_scale.py DynamicScale.pull: GIVEN -> NULL": "all branches of a step are told the same state",
     "feedback.py FBG.pull: at.there.noise_level / at.here.sigma -> -(at.there.noise_level / at.here.sigma)": SQUARED,
     "feedback.py _transition: there.noise_level / here.noise_level -> -(there.noise_level / here.noise_level)": SQUARED,
     "feedback.py temperature_from_t1: 2 * variance * _bias(share, t0, steps) / distance -> "
     "-(2 * variance * _bias(share, t0, steps) / distance)": "its size is taken",
+    "perp_neg.py PerpNeg.combine: null [2] -> given": "where it matters both are equal but for rounding",
+    "perp_neg.py PerpNeg.combine: null [3] -> given": "what is across the difference is so from either end of it",
     "pyramid.py _blur: here + offset -> here - offset": "the kernel is the same both ways",
     "pyramid.py _blur: share / 16 -> -(share / 16)": "it acts on rows and on columns, and a sign twice is none",
     "pyramid.py _blur: matrix[here, torch.minimum(there, period - there)] += share / 16 -> "
@@ -60,6 +60,7 @@ EQUIVALENT: dict[str, str] = {
     "rule.py Branch.plain: 1.0 -> 2.0": "any number that is always the same",
     "rule.py Branch.plain: 0 -> 1": "as above",
     "space.py rescaled: guided -> given": "both have as many numbers",
+    "threshold.py DynamicThreshold.reshape: guided [2] -> given": "both have as many axes",
     "weights.py CosineWeight.at: math.pi * moment.ramp -> -(math.pi * moment.ramp)": "the cosine is even",
     "weights.py BetaWeight._density: way ** (self.a - 1) * (1 - way) ** (self.b - 1) -> "
     "-(way ** (self.a - 1) * (1 - way) ** (self.b - 1))": "the densities are divided by one another",

@@ -23,6 +23,7 @@ class Example:
         against: what the picture compares it with.
         solver: where the model's own will not do.
         negative, also: how many classes on from the image's own the further conditions are; for `sample_example`.
+        related: whether a class like the image's own is told as "partial".
         needs: "weak" or "classifier".
     """
 
@@ -31,9 +32,11 @@ class Example:
     solver: str | None = None
     negative: int | None = None
     also: int | None = None
+    related: bool = False
     needs: str | None = None
 
 
+RELATED = [8, 9, 6, 5, 7, 3, 2, 4, 0, 1]  # for each class of CIFAR-10 the one most like it: a ship for an aeroplane
 STRONG = "cfg(8)"  # strong enough that a stage has something to mend
 
 EXAMPLES = {
@@ -42,10 +45,11 @@ EXAMPLES = {
     "avoid": Example("avoid(3, 1)", "cfg(3)", negative=2),
     "perp-neg": Example("perp-neg(3)", "cfg(3)", negative=2),
     "conjunction": Example("conjunction([2, 2])", "cfg(3)", also=1),
+    "two-scale": Example("two-scale(3, 1)", "cfg(3)", related=True),
     "classifier": Example("classifier(2, base='given')", needs="classifier"),
-    "cfgpp": Example("cfgpp(0.4)", "cfg(3)"),
+    "cfgpp": Example("cfgpp(1)", "cfg(3)"),
     "rectified-cfgpp": Example("rectified-cfgpp(3)", "cfg(3)", solver="rectified"),
-    "autoguidance": Example("autoguidance(2)", needs="weak"),
+    "autoguidance": Example("autoguidance(1.2)", needs="weak"),
     "pag": Example("pag(6)"),
     "seg": Example("seg(6)"),
     "slg": Example("slg(3)"),
@@ -99,7 +103,7 @@ def sample_example(
     x = torch.empty(len(labels), *model.shape)
     nfe, seconds = 0.0, 0.0
     groups = [list(range(len(labels)))]
-    if example.negative is not None or example.also is not None:
+    if example.negative is not None or example.also is not None or example.related:
         groups = [[i for i, label in enumerate(labels) if label == c] for c in sorted(set(labels))]
     for rows in groups:
         further = {
@@ -107,6 +111,8 @@ def sample_example(
             for name, by in (("negative", example.negative), ("also", example.also))
             if by is not None
         }
+        if example.related:
+            further["partial"] = [RELATED[labels[rows[0]]]]
         samples = model.sample([labels[i] for i in rows], seed=[seed + i for i in rows], **settings, **further)
         x[rows] = samples.x
         nfe, seconds = nfe + samples.nfe * len(rows) / len(labels), seconds + samples.seconds

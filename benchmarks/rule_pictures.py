@@ -82,6 +82,7 @@ def _said(example: Example) -> str:
     told = [f"with {example.solver}"] if example.solver else []
     told += ["negative: the class two places on"] if example.negative else []
     told += ["also: the next class"] if example.also else []
+    told += ["partial: the class most like it"] if example.related else []
     told += ["weak: trained for 100 s instead of 20 min"] if example.needs == "weak" else []
     told += ["classifier: of clean images, on the estimate"] if example.needs == "classifier" else []
     return ", ".join([example.rule, *told])

@@ -147,6 +147,15 @@ def _pytest(arguments: Sequence[str], *plugins: object) -> int | pytest.ExitCode
     return pytest.main([*always, *arguments], plugins)
 
 
+def _forget_results() -> None:
+    """Empty the caches of functions in the package."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("guidon."):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
 class _Changed(importlib.machinery.SourceFileLoader):
     """Finds and loads one module, with another source than its file has."""
 
@@ -239,6 +248,7 @@ class _Reach:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        _forget_results()  # or a test would not be seen to get to what one before it has worked out
         with self._traced() as called:
             result = yield
         self.by_test[item.nodeid] = called
