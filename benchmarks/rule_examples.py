@@ -67,7 +67,7 @@ EXAMPLES = {
     "mambo-g": Example(f"{STRONG} | mambo-g()", STRONG),
     "power-law": Example("cfg(2) | power-law(0.3)", "cfg(3)"),
     "cads": Example("cfg(4) | cads()", "cfg(4)"),
-    "adaptive": Example("cfg(3) | adaptive(0.99, space='x0')", "cfg(3)"),
+    "adaptive": Example("cfg(3) | adaptive(0.999)", "cfg(3)"),
     "reuse": Example("cfg(3) | reuse(2)", "cfg(3)"),
     "linear-ag": Example("cfg(3) | linear-ag(2)", "cfg(3)"),
     "interval": Example("cfg(4, when=interval(0.3, 5))", "cfg(3)"),

@@ -114,7 +114,14 @@ class Remembering(Rule):
 
 
 # clean image, noise and claimed variance of every branch; they need not fit together
-TOLD = {GIVEN: (5, -1, 0.1), NULL: (1, 2, 0.2), NEGATIVE: (2, 4, 0.3), WEAK: (4, -3, 0.4), ALSO: (3, 6, 0.5)}
+TOLD = {
+    GIVEN: (5, -1, 0.1),
+    NULL: (1, 2, 0.2),
+    NEGATIVE: (2, 4, 0.3),
+    WEAK: (4, -3, 0.4),
+    ALSO: (3, 6, 0.5),
+    Branch("given", "classifier", gradient=True): (0, 3, 0.6),
+}
 
 
 def beliefs(*branches: Branch, images: int = 1) -> dict[Branch, Prediction]:
@@ -236,14 +243,24 @@ def test_cfgpp_counts_from_the_null_branch() -> None:
 
 
 def test_what_a_reshape_is_told() -> None:
-    for rule, variance in ((CFG(3.0), 0.1), (CFG(0.0), 0.2), (Negative(0.0), 0.3), (Conjunction((3.0, 1.0)), 0.1)):
-        look = Lift()
-        guide(rule | Shift() | look if isinstance(rule, CFG) else rule | look)
-        (seen,) = look.seen
-        assert seen.level is HERE
-        assert seen.x[0, 0] == 1
-        assert seen.variance_fraction is not None
-        assert seen.variance_fraction[0, 0] == variance
+    for rule, variance in (
+        (CFG(3.0), 0.1),
+        (CFG(0.0), 0.2),
+        (Negative(0.0), 0.3),
+        (Conjunction((3.0, 1.0)), 0.1),
+        (ClassifierGuidance(2.0), 0.2),
+        (ClassifierGuidance(2.0) | CFG(2.0), 0.1),
+        (ClassifierGuidance(2.0) | Lift() | CFG(2.0), 0.1),
+    ):
+        chain = rule | Shift() | Lift() if isinstance(rule, CFG) else rule | Lift()
+        guide(chain)
+        looks = [link.seen for link in chain.links if isinstance(link, Lift)]
+        assert looks
+        for (seen,) in looks:
+            assert seen.level is HERE
+            assert seen.x[0, 0] == 1
+            assert seen.variance_fraction is not None
+            assert seen.variance_fraction[0, 0] == variance
 
 
 @pytest.mark.parametrize("rule", [CFG(3.0), CFG3, Conjunction((0.0, 2.0)), Conjunction((0.0, 0.0)), CFG(0.0)])

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
 import pytest
 import torch
-from support.beliefs import LEVEL, check_degenerate, check_images_apart, check_precisions, guide, moment, views
+from support.beliefs import (
+    LEVEL,
+    believing,
+    check_degenerate,
+    check_images_apart,
+    check_precisions,
+    guide,
+    moment,
+    views,
+)
 from support.numbers import agree, normal
 from torch import Tensor
 from torch.nn import functional
@@ -137,6 +147,27 @@ def test_each_band_by_its_own_settings() -> None:
         band = own + (weight - 1) * (own - other - share + kept * share)
         bands.append(mix * band * own.std(axes, keepdim=True) / band.std(axes, keepdim=True) + (1 - mix) * band)
     agree(guided, collapse(bands), "guided")
+
+
+def test_images_whose_bands_all_weigh_0_are_null() -> None:
+    for weights, zeros in (
+        ((0.0, 0.0), True),
+        ((0.0, 2.0), False),
+        ((1.0, 1.0), False),
+        (((0.0, 3.0), 0.0), (True, False)),
+        (((0.0, 0.0, 3.0), (0.0, 2.0, 0.0)), (True, False, False)),
+        (((0.0, 3.0), 1.0), (False, False)),
+    ):
+        assert FDG(weights).zeros(moment()) == zeros
+    assert FDG((0.0, 0.0), when=Interval(90.0)).zeros(moment()) is False
+    told = {
+        branch: dataclasses.replace(believing(view), variance_fraction=torch.full_like(view, share))
+        for branch, view, share in zip((GIVEN, NULL), views(2, 1, 6, 6), (0.1, 0.2), strict=True)
+    }
+    guided, _ = FDG(((0.0, 3.0), 0.0)).combine(told, moment(), None)
+    agree(guided.x0[0], told[NULL].x0[0], "null")
+    assert guided.variance_fraction is not None
+    assert guided.variance_fraction[:, 0, 0, 0].tolist() == [0.2, 0.1]
 
 
 def test_text_form() -> None:

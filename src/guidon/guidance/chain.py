@@ -130,7 +130,7 @@ class Chain(Rule):
         first = self.links[0]
         assert isinstance(first, Rule)
         given = first.measure(predictions, at)
-        drift, fraction = None, given.variance_fraction
+        drift = None
         current: Prediction | None = None  # what everything so far comes to; pulls still to be shaped are pending
         pending: dict[int, Pull] = {}
         for i, link in enumerate(self.links):
@@ -140,8 +140,8 @@ class Chain(Rule):
                     pending[i] = pull
             elif isinstance(link, Rule):
                 guided, after[i] = link.combine(predictions, at, state[i])
-                drift, fraction = guided.drift, guided.variance_fraction
-                current = Prediction(given.x, given.level, guided.x0, guided.eps, fraction)
+                drift = guided.drift
+                current = Prediction(given.x, given.level, guided.x0, guided.eps, given.variance_fraction)
             if isinstance(link, Shape):
                 after[i] = self._shaped(link, i, pending, at, state[i])
             if isinstance(link, Reshape):
@@ -150,7 +150,7 @@ class Chain(Rule):
                 current, own = link.reshape(current, given, at, own)
                 after[i] = after[i] if isinstance(link, Shape) else own
         current = _together(current, pending, given)
-        guided = Guided(current.x0, current.eps, fraction, drift=drift)
+        guided = Guided(current.x0, current.eps, given.variance_fraction, drift=drift)
         return (first.finish(guided, predictions, at) if isinstance(first, Contrast) else guided), tuple(after)
 
     def _answered(self, predictions: Predictions, at: Moment, state: State, after: list[State]) -> Predictions:

@@ -64,7 +64,7 @@ class Sum(Rule):
 
     def measure(self, predictions: Predictions, at: Moment) -> Prediction:
         shares = self.shares(at)
-        order = [branch for branch in (GIVEN, NULL, *shares) if branch in shares]
+        order = [branch for branch in dict.fromkeys((GIVEN, NULL, *shares)) if branch in shares]
         told = predictions[order[-1]]
         for branch in reversed(order[:-1]):  # for images in which given has no share that of null, and so on
             told = but_for(those(shares[branch], 0.0), told, predictions[branch])
