@@ -37,7 +37,10 @@ class Adaptive(Economy[Done]):
     about: ClassVar[About] = About(
         formula="D = D_c once cos(D_c, D_u) >= threshold, for good",
         cost="that of the rule until the threshold is passed, then 1",
-        ranges=("threshold 0.999; 0.99 ends guidance too early on CIFAR-10", "in eps, Stable Diffusion: 0.991 to 0.996 (a quarter fewer evaluations)"),
+        ranges=(
+            "threshold 0.999; 0.99 ends guidance too early on CIFAR-10",
+            "in eps, Stable Diffusion: 0.991 to 0.996 (a quarter fewer evaluations)",
+        ),
         sources=("castillo2025adaptive",),
         notes="The paper takes the angle in eps, where on most processes both branches agree at first, for both see the noise: "
         "guidance would end with the first step. The threshold belongs to a network. Every branch but the "
