@@ -69,16 +69,18 @@ def rule_of(name: str, args: Mapping[str, Any], space: str) -> Rule:
         return frequency_decoupled(args, space)
     scale = args.get("guidance_scale", 7.5)
     weight, mix = weight_of(args, scale), args.get("guidance_rescale", 0.0)
+    # weight 0 is the null branch as it is; the originals shape it there too, as guidon does at any other weight
+    shaped = weight or 1e-300
     match name:
         case "ClassifierFreeGuidance":
             rule: Rule = CFG(when_on(args, weight))
         case "ClassifierFreeZeroStarGuidance":
             # the base is the scaled u in either formulation, and the zeroed steps do not ask for the range
-            rule = CFG(when_on(args, weight)) | CFGZero(args.get("zero_init_steps", 1), space=space)
+            rule = CFG(when_on(args, shaped)) | CFGZero(args.get("zero_init_steps", 1), space=space)
         case "TangentialClassifierFreeGuidance":
-            rule = CFG(when_on(args, weight)) | TCFG(space)
+            rule = CFG(when_on(args, shaped)) | TCFG(space)
         case "MagnitudeAwareGuidance":
-            rule = CFG(when_on(args, weight)) | MamboG(args.get("alpha", 8.0), space)
+            rule = CFG(when_on(args, shaped)) | MamboG(args.get("alpha", 8.0), space)
         case "AdaptiveProjectedGuidance":
             rule = projected(args, scale, apg_of(args, args.get("adaptive_projected_guidance_rescale", 15.0), space))
         case "AdaptiveProjectedMixGuidance":
