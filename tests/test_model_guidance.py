@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_model import TINY, tiny
@@ -205,3 +206,26 @@ def test_any_function_of_the_moment_is_a_weight(model: Model) -> None:
     x = model.sample("cat", rule=CFG(mine), steps=3)
     assert torch.allclose(x.x, model.sample("cat", rule="cfg(linear(1, 3))", steps=3).x) and set(seen) == {0, 1, 2}
     assert x.record["rule"] == "cfg(mine)"
+
+
+def test_arrays_are_sequences_and_none_is_left_out(model: Model) -> None:
+    want = model.sample([1, 2], seed=[4, 9], rule="cfg(2)", steps=2).x
+    for labels, seeds in ((torch.tensor([1, 2]), torch.tensor([4, 9])), (np.array([1, 2]), np.array([4, 9]))):
+        got = model.sample(labels, seed=seeds, rule="cfg(2)", negative=None, also=None, partial=None, steps=2).x
+        assert torch.equal(got, want)
+
+
+def test_sampling_leaves_every_model_as_it_was(model: Model) -> None:
+    weak = model.degraded(0.3).train()
+    model.sample("cat", rule="autoguidance(2)", weak=weak, steps=1)
+    assert weak.training and not model.training
+    with torch.inference_mode():
+        model.sample("cat", rule="classifier(1)", classifier=classifier, steps=2)
+
+
+def test_two_clocks_of_different_noise_are_two_branches(model: Model) -> None:
+    one, two = (
+        model.sample("cat", rule=f"tsg({a}) | tsg({b}) | reuse(2)", steps=4).x
+        for a, b in (("2, 0.5", "4, 4"), ("4, 4", "2, 0.5"))
+    )
+    assert torch.allclose(one, two, atol=1e-4 * one.abs().max().item())

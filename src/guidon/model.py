@@ -123,7 +123,7 @@ class Model(nn.Module):
             seed: of the noise.
         """
         worse = degraded(self, noise, seed)
-        worse.name = f"self:{noise:g}" + (f":{seed}" if seed else "")  # as --weak takes it
+        worse.name = f"self:{noise!r}" + (f":{seed}" if seed else "")  # as --weak takes it
         return worse
 
     @torch.no_grad()
@@ -156,7 +156,7 @@ class Model(nn.Module):
             solver, grid: text form or object.
             steps: number of steps, >= 1.
             seed: of the first image, the others count on from it; or one seed per image.
-            negative: a class, or several, that rules such as ``negative``, ``avoid`` and ``perp-neg`` steer away from.
+            negative: a class, or several ([None] for no class), to steer away from, by ``negative``, ``avoid``, ``perp-neg``.
             also: further classes for ``conjunction``.
             partial: a part of what is asked for (an animal, where a cat is), for ``two-scale``.
             weak: a worse model of the same classes, for ``autoguidance``.
@@ -183,7 +183,10 @@ class Model(nn.Module):
         grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
         levels = grid_.levels(self.process, whole("steps", steps))
-        further = {"negative": listed(negative), "also": listed(also), "partial": listed(partial)}
+        further = {
+            name: [] if told is None else listed(told)
+            for name, told in (("negative", negative), ("also", also), ("partial", partial))
+        }
         contexts = conditions(self, names, seeds, further)
         networks: dict[str, Any] = {"main": self.denoiser}
         if weak is not None:
@@ -194,14 +197,16 @@ class Model(nn.Module):
                 raise BadValue(
                     f"the weak model differs from the model itself in its {differing[0]}; both must be alike in that"
                 )
-            networks["weak"] = weak.eval().denoiser
+            networks["weak"] = weak.denoiser
             contexts |= for_network("weak", conditions(weak, names, seeds, further))
         if classifier is not None:
             networks["classifier"] = FunctionClassifier(classifier)
             contexts |= told_to_classifier(self, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
-        was_training = self.training
-        self.eval()
+        models = [self] if weak is None else [self, weak]
+        modes = [model.training for model in models]
+        for model in models:
+            model.eval()
         try:
             samples = generate(
                 networks,
@@ -219,7 +224,8 @@ class Model(nn.Module):
                 trace=trace,
             )
         finally:
-            self.train(was_training)
+            for model, training in zip(models, modes, strict=True):
+                model.train(training)
         record = {
             "guidon": __version__,
             "torch": torch.__version__,

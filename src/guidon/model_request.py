@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -59,8 +59,13 @@ def wanted_labels(classes: Sequence[str] | None, labels: Label | Sequence[Label]
 
 def listed(labels: Label | Sequence[Label]) -> list[Label]:
     """Return one label, or several, as a list."""
-    alone = labels is None or isinstance(labels, str) or hasattr(labels, "__index__")
+    alone = labels is None or isinstance(labels, str) or _is_number(labels)
     return [labels] if alone else list(labels)  # type: ignore[list-item, arg-type]
+
+
+def _is_number(value: Any) -> TypeGuard[int]:
+    """Return whether a value is one whole number; arrays and tensors of several have ``__index__`` too."""
+    return hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0
 
 
 def class_id(label: Label, classes: Sequence[str]) -> int:
@@ -175,12 +180,13 @@ def described(labels: Sequence[Label], classes: Sequence[str] | None) -> list[An
 
 def seeds_of(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Return one seed for each image: those given, or as many counting up from one."""
-    if hasattr(seed, "__index__"):
+    if _is_number(seed):
         first = whole("seed", seed)
         return tuple(range(first, first + count))
-    if len(seed) != count:
-        raise BadValue(f"{len(seed)} seeds for {count} images; give one seed, or one for each image")
-    return tuple(whole("seed", s) for s in seed)
+    seeds = tuple(whole("seed", s) for s in seed)  # type: ignore[union-attr]
+    if len(seeds) != count:
+        raise BadValue(f"{len(seeds)} seeds for {count} images; give one seed, or one for each image")
+    return seeds
 
 
 def as_rule(rule: str | Rule | float) -> Rule:

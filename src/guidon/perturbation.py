@@ -17,12 +17,14 @@ class Perturbation:
         layers: names of the layers to weaken; None: those that the network suggests.
         amount: how much, where the perturbation knows degrees (the blur's width in tokens, the noise's deviation).
         seed: of the noise, where it is random; the same noise for every image, so that a batch changes nothing.
+        tag: what stays of a perturbation whose amount and seed change from step to step.
     """
 
     name: str
     layers: tuple[str, ...] | None = None
     amount: float = 1.0
     seed: int = 0
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def to_text(value: Any) -> str:
 
 
 # quoted strings come first so that hyphens inside of them stay
-_HYPHENATED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<!\w)[A-Za-z_]\w*(?:-\w+)+""")
+_HYPHENATED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<![\w.])[A-Za-z_]\w*(?:-\w+)+""")
 
 
 def _joined_by_underscores(found: re.Match[str]) -> str:

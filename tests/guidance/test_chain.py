@@ -249,8 +249,8 @@ def test_what_a_reshape_is_told() -> None:
         (Negative(0.0), 0.3),
         (Conjunction((3.0, 1.0)), 0.1),
         (ClassifierGuidance(2.0), 0.2),
-        (ClassifierGuidance(2.0) | CFG(2.0), 0.1),
-        (ClassifierGuidance(2.0) | Lift() | CFG(2.0), 0.1),
+        (ClassifierGuidance(2.0) | CFG(2.0), 0.2),
+        (ClassifierGuidance(2.0) | Lift() | CFG(2.0), 0.2),
     ):
         chain = rule | Shift() | Lift() if isinstance(rule, CFG) else rule | Lift()
         guide(chain)

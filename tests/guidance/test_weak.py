@@ -51,7 +51,7 @@ ASKED = [
     (SEG(2.0, 10.0, LAYERS), weakened("query-blur", LAYERS, 10.0)),
     (SLG(2.0), weakened("skip")),
     (SLG(2.0, LAYERS), weakened("skip", LAYERS)),
-    (TSG(2.0), weakened("time-noise", None, 1.0)),
+    (TSG(2.0), Branch("given", perturbation=Perturbation("time-noise", amount=1.0, tag="2, 1"))),
     (ICG(2.0), Branch("random")),
     (Internal(2.0), Branch("given", inner=True)),
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from guidon.conditioning import Context
 from guidon.errors import BadValue, NotSupported, NumericalError, ShapeMismatch
-from guidon.guidance import CFG, Branch, CosineWeight, Guided, Interval, Moment, Rule
+from guidon.guidance import CFG, Autoguidance, Branch, CosineWeight, Guided, Interval, Moment, Rule
 from guidon.noise import EDM, Cosine, Flow, Level, Prediction, VPTable
 from guidon.noise.grids import Karras, LogSNR
 from guidon.sampling import Engine, PerImageNoise, Query, RecordedNoise, Trajectory
@@ -281,3 +281,31 @@ def test_one_that_fails_leaves_and_the_others_go_on() -> None:
     agree(whole.x, alone, "the image of the one that went on")
     with pytest.raises(BadValue, match="start a new one"):
         engine.join(broken)
+
+
+def test_a_run_is_refused_as_a_whole_and_ends_when_its_trajectories_have_left() -> None:
+    engine = Engine({"main": Exact(plane())})
+    with pytest.raises(NotSupported, match="'weak'"):
+        engine.run([run_of(CFG(2.0)), run_of(Autoguidance(2.0))])
+    assert engine.live == []
+    gone = run_of(CFG(2.0))
+    levels = [EDM().level(s) for s in (3.0, 2.0, 1.0)]
+    watcher = Trajectory(
+        normal(1, 2), levels, Euler(), CFG(1.0), told([0]), normal, look_on=lambda _: engine.leave(gone)
+    )
+    engine.run([watcher, gone])
+    assert watcher.done and not gone.done
+
+
+def test_a_network_that_fails_fails_only_those_who_asked_it() -> None:
+    def broken(x: Tensor, level: Level, context: Context) -> Prediction:
+        raise RuntimeError("out of memory")
+
+    engine = Engine({"main": Exact(plane()), "weak": broken})
+    good, bad = run_of(CFG(3.0)), run_of(Autoguidance(2.0))
+    engine.join(good)
+    engine.join(bad)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.round()
+    assert bad.failed and engine.live == [good]
+    agree(engine.run([good])[0], Engine({"main": Exact(plane())}).run([run_of(CFG(3.0))])[0], "the other one")

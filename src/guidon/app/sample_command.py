@@ -142,12 +142,9 @@ def sample(
     paths = write_samples(samples, record, out)
     print(summary(samples))
     if samples.trace is not None:
-        from guidon.app.pictures import free_paths
         from guidon.app.trace_plot import write_trace
 
-        picture = free_paths(out, ["trace"])[0]
-        write_trace(picture.with_suffix(".json"), samples.trace.rows, record)
-        print(f"traced {picture}")
+        print(f"traced {write_trace(out, samples.trace.rows, record)}")
     print(f"wrote {_listed(paths)}, in {time.perf_counter() - started:.1f} s with loading")
 
 

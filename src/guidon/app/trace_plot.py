@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,26 @@ from guidon.checkpoints.atomic import write_bytes, write_text
 _Rows = Sequence[dict[str, Any]]
 
 
-def write_trace(path: Path, rows: _Rows, record: dict[str, Any]) -> None:
-    """Write a trace as JSON and as a picture beside it, ``path`` with ``.png``.
+def write_trace(folder: Path, rows: _Rows, record: dict[str, Any]) -> Path:
+    """Write a trace as ``trace.json`` and as a picture beside it, and return where the picture is; nothing is overwritten.
 
     Args:
-        path: of the JSON file.
+        folder: to write into.
         rows: of `guidon.sampling.trace.Trace`.
         record: how the images were made.
     """
+    taken = {file.stem for file in folder.glob("trace*") if file.suffix in (".json", ".png")}
+    path = folder / f"{next(stem for stem in _stems() if stem not in taken)}.json"
     write_text(path, json.dumps({"record": record, "evaluations": list(rows)}, indent=1, ensure_ascii=False))
     stream = io.BytesIO()
     trace_figure(rows, f"{record['rule']}   {record['solver']}, {record['steps']} steps").savefig(stream, dpi=110)
     write_bytes(path.with_suffix(".png"), stream.getvalue())
+    return path.with_suffix(".png")
+
+
+def _stems() -> Iterator[str]:
+    yield "trace"
+    yield from (f"trace-{i}" for i in itertools.count(2))
 
 
 def trace_figure(rows: _Rows, title: str) -> Figure:

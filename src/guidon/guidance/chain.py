@@ -121,7 +121,7 @@ class Chain(Rule):
         if any(zeros) if isinstance(zeros, tuple) else zeros:
             raise BadValue(
                 f"{to_text(inventor)} does without the branch that an image of weight 0 consists of; sample such images "
-                "apart, under that branch alone, or give them another weight"
+                "apart, under that branch alone, or give them another weight; a schedule may begin just above 0"
             )
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:

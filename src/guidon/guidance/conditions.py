@@ -110,8 +110,10 @@ class Avoid(Sum):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", checked_weight(self.weight))
-        if not self.push >= 0:
-            raise BadValue(f"avoid needs a push >= 0, got {self.push}; a negative one would move towards the condition")
+        if not 0 <= self.push < math.inf:
+            raise BadValue(
+                f"avoid needs a finite push >= 0, got {self.push}; a negative one would move towards the condition"
+            )
 
     def shares(self, at: Moment) -> Shares:
         if not is_open(self.when, at):

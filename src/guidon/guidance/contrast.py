@@ -123,7 +123,7 @@ def pulled(base: Prediction | None, pull: Pull) -> Prediction:
     else:
         x0 = base.x0 + (weight - 1) * (given.x0 - away.x0)
         eps = base.eps + (weight - 1) * (given.eps - away.eps)
-    fraction = given.variance_fraction
+    fraction = (given if base is None else base).variance_fraction
     if base is None and isinstance(weight, Tensor) and fraction is not None and away.variance_fraction is not None:
         fraction = torch.where(weight == 0, away.variance_fraction, fraction)
     return Prediction(given.x, given.level, x0, eps, fraction)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guidon.errors import BadValue
 from guidon.guidance.contrast import column, everywhere
-from guidon.guidance.rule import About, Branch, Guided, Moment, Predictions, Rule, State
+from guidon.guidance.rule import About, Branch, Guided, Moment, Predictions, Rule, State, Which
 from guidon.guidance.space import length
 from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
@@ -77,6 +77,9 @@ class ClassifierGuidance(Rule):
 
     def uses(self) -> frozenset[str]:
         return frozenset((self.condition, "classifier"))
+
+    def zeros(self, at: Moment) -> Which:
+        return self.base == "null"
 
     def weight_at(self, at: Moment) -> float | PerImage:
         """Return the weight at a moment."""

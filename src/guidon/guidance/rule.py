@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from guidon.errors import ShapeMismatch
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
 from guidon.perturbation import Corruption, Perturbation
@@ -226,6 +227,10 @@ def but_for(which: Which, other: Prediction, usual: Prediction) -> Prediction:
     """Return the usual belief, for some images another one."""
     if isinstance(which, bool):
         return other if which else usual
+    if len(which) != usual.x0.shape[0]:
+        raise ShapeMismatch(
+            f"{len(which)} weights for {usual.x0.shape[0]} images; give one weight, or one for each image"
+        )
     if not any(which):
         return usual
     rows = torch.tensor(which, device=usual.x0.device).reshape(-1, *[1] * (usual.x0.ndim - 1))

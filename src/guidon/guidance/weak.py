@@ -215,11 +215,11 @@ class TSG(Perturbed):
 
     @property
     def perturbation(self) -> Perturbation:
-        return Perturbation("time-noise", None, self.scale)
+        return Perturbation("time-noise", None, self.scale, tag=f"{self.scale:g}, {self.power:g}")
 
     def away_at(self, at: Moment) -> Branch:
         amount = self.scale * ddpm_time(at.noise_level) ** self.power
-        return replace(self.away, perturbation=Perturbation("time-noise", None, amount, seed=at.index))
+        return replace(self.away, perturbation=replace(self.perturbation, amount=amount, seed=at.index))
 
 
 @register("rule", "icg")

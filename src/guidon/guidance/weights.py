@@ -237,6 +237,8 @@ def now(weight: float | PerImage | Weight, at: Moment) -> float | PerImage:
 
 def is_open(when: Interval | None, at: Moment) -> bool:
     """Return whether an interval, or none, is open at a moment."""
+    if not (when is None or isinstance(when, Interval)):
+        raise BadValue(f"when is an interval of noise levels such as Interval(0.3, 3), got {when!r}")
     return when is None or when.holds(at)
 
 

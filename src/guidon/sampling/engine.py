@@ -110,9 +110,12 @@ class Engine:
     def run(self, trajectories: Iterable[Trajectory]) -> list[Tensor]:
         """Take trajectories to their end together and return their images."""
         everyone = list(trajectories)
+        for trajectory in everyone:  # all or none
+            for branch in trajectory.wanted:
+                self._check(branch)
         for trajectory in everyone:
             self.join(trajectory)
-        while any(not trajectory.done for trajectory in everyone):
+        while any(trajectory in self.live for trajectory in everyone):
             self.round()
         return [trajectory.x for trajectory in everyone]
 
@@ -184,8 +187,8 @@ class Engine:
         network: Any = self.networks[branch.network]
         self.forwards += 1
         if branch.gradient:
-            with torch.enable_grad():
-                x = x.detach().requires_grad_()
+            with torch.inference_mode(False), torch.enable_grad():
+                x = x.detach().clone().requires_grad_()
                 log_p = network.log_prob(x, level, context)
                 if not isinstance(log_p, Tensor) or log_p.shape != x.shape[:1] or not log_p.requires_grad:
                     got = tuple(log_p.shape) if isinstance(log_p, Tensor) else type(log_p).__name__

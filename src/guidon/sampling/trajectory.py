@@ -80,7 +80,7 @@ class Trajectory:
         x0: the guided estimate of the clean image at the last evaluation, for previews.
         index: steps done.
         wanted: every branch that the rule may ask.
-        most: the branches of the step at which the rule may ask for most.
+        most: the branches of the moment at which the rule may ask for most.
         queries: what the networks are to answer next; empty when done or failed.
         failed: whether an error ended it; its ``x`` is then no image.
 
@@ -112,7 +112,7 @@ class Trajectory:
         self._taken: dict[tuple[int, tuple[int, ...]], tuple[Context, Context]] = {}
         self._asked = 0
         self._evaluations = torch.zeros(x.shape[0], dtype=torch.long) if look_on is not None else None
-        each = self._by_step()
+        each = self._by_moment()
         self.wanted = tuple(dict.fromkeys(branch for branches in each for branch in branches))
         self.most = max(each, key=len)
         self._check()
@@ -233,18 +233,18 @@ class Trajectory:
         counted, self._evaluations = self._evaluations, torch.zeros_like(self._evaluations)
         return counted
 
-    def _by_step(self) -> list[tuple[Branch, ...]]:
-        """Return every branch that the rule may ask, step by step: where it begins, ends, and at solvers' midpoints."""
-        return [self._of_step(Moment(self._levels[i], self._levels[i + 1], i, self.steps)) for i in range(self.steps)]
-
-    def _of_step(self, at: Moment) -> tuple[Branch, ...]:
-        state, found = self._rule.init(), dict.fromkeys(self._rule.branches(at, self._rule.init()))
-        between = self._solver.evaluations > 1 and at.there.sigma > 0 and math.isfinite(at.noise_level)
-        if between and at.here.process is not None:
-            middle = at.here.with_noise_level(math.sqrt(at.noise_level * float(at.there.noise_level)))
-            for level in (middle, at.there):
-                found |= dict.fromkeys(self._rule.branches(replace(at, here=level, began=at.here), state))
-        return tuple(found)
+    def _by_moment(self) -> list[tuple[Branch, ...]]:
+        """Return every branch that the rule may ask, where each step begins, ends, and at solvers' midpoints."""
+        found, state = [], self._rule.init()
+        for index in range(self.steps):
+            at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
+            found.append(self._rule.branches(at, state))
+            between = self._solver.evaluations > 1 and at.there.sigma > 0 and math.isfinite(at.noise_level)
+            if between and at.here.process is not None:
+                middle = at.here.with_noise_level(math.sqrt(at.noise_level * float(at.there.noise_level)))
+                for level in (middle, at.there):
+                    found.append(self._rule.branches(replace(at, here=level, began=at.here), state))
+        return found
 
     def _check(self) -> None:
         """Refuse, before the first step, what cannot be done."""
@@ -274,7 +274,8 @@ class Trajectory:
 
     def _check_numbers(self, predictions: Mapping[Branch, Prediction], guided: Guided, at: Moment) -> None:
         """Raise `NumericalError` naming branch and step where a number is NaN or infinite."""
-        if math.isfinite(float(guided.x0.sum() + guided.eps.sum())):
+        total = guided.x0.sum() + guided.eps.sum()
+        if math.isfinite(float(total if guided.drift is None else total + guided.drift.sum())):
             return  # one look at the device a step; a sum that only overflowed is told apart below
         where = f"in step {at.index + 1} of {self.steps}, at noise level {at.noise_level:.4g}"
         asked = {query.branch: query.rows for query in self.queries}
