@@ -38,7 +38,7 @@ def test_a_pull_goes_from_away_past_given() -> None:
     got = pulled(None, Pull(C, U, 4.0))
     agree(got.x0, numbers([[9.0, -7.0]]), "x0")
     agree(got.eps, numbers([[2.0, 1.0]]), "eps")
-    assert got.variance_fraction is BASE.variance_fraction
+    assert got.variance_fraction is C.variance_fraction
 
 
 def test_a_pull_adds_to_a_base_what_it_adds_to_given() -> None:
