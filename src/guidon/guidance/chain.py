@@ -141,7 +141,7 @@ class Chain(Rule):
             elif isinstance(link, Rule):
                 guided, after[i] = link.combine(predictions, at, state[i])
                 drift = guided.drift
-                current = Prediction(given.x, given.level, guided.x0, guided.eps, given.variance_fraction)
+                current = replace(given, x0=guided.x0, eps=guided.eps)
             if isinstance(link, Shape):
                 after[i] = self._shaped(link, i, pending, at, state[i])
             if isinstance(link, Reshape):
