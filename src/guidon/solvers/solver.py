@@ -49,12 +49,14 @@ class Solver(ABC):
         evaluations: guided evaluations a step; the last step, to the clean image, may take one.
         stochastic: whether steps draw noise.
         particular: whether it follows only rules that name it in their ``only_with``.
+        remembers: whether a step uses what the steps before it were told.
     """
 
     order: ClassVar[int]
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     particular: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     def init(self) -> Carry:
         """Return what the first step is given as the carry."""
