@@ -16,7 +16,7 @@ else
 TORCH ?= --torch-backend=auto
 endif
 
-.PHONY: help install demo test test-golden lint format bench mutants rule-cost docs lock clean
+.PHONY: help install demo test test-golden lint format bench mutants rule-cost lab docs lock clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -60,9 +60,14 @@ mutants: install ## change every formula of guidance a little and see whether a 
 rule-cost: install ## what the arithmetic of each rule costs beside a step of the network
 	$(BIN)/python benchmarks/rule_cost.py
 
+lab: install ## every experiment of the lab, into lab/ (a few minutes); those done before are left as they are
+	$(BIN)/guidon lab run all -o lab
+
 docs: install ## build the documentation into site/
 	$(BIN)/python docs/make_rules.py
+	$(BIN)/python docs/make_solvers.py
+	$(BIN)/python docs/make_lab.py
 	$(BIN)/mkdocs build --strict -q
 
 clean: ## remove what was made, but for the virtual environment
-	rm -rf demo site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf demo lab site .mypy_cache .ruff_cache .pytest_cache

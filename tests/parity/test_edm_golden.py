@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from parity.golden import Case, cases, tensors
@@ -10,11 +13,14 @@ from support.mixtures import Exact, Mixture, told
 from support.numbers import agree, f64
 
 from guidon.guidance import CFG, GIVEN, Autoguidance, Interval, Moment, Rule
-from guidon.noise import EDM, Level
-from guidon.noise.grids import Karras
-from guidon.sampling import Engine, Trajectory
+from guidon.noise import EDM, Level, Process, VPTable
+from guidon.noise.grids import Exponential, Karras
+from guidon.noise.sde import VE, VP
+from guidon.sampling import Engine, RecordedNoise, Trajectory
 from guidon.sampling.trajectory import Event
 from guidon.solvers import Euler, Heun, Solver
+from guidon.solvers.churn import Churn
+from guidon.solvers.solver import Noise
 
 SET = "sampling/b_edm"
 
@@ -22,13 +28,41 @@ SET = "sampling/b_edm"
 def solver_of(case: Case) -> Solver:
     """Return guidon's solver for a case, or skip."""
     args = case.params["args"]
-    if args.get("S_churn", 0) > 0:
-        pytest.skip("no churn")
-    if args.get("schedule", "linear") != "linear" or args.get("scaling", "none") != "none":
-        pytest.skip(f"no steps in the time of schedule {args['schedule']!r}: guidon's steps are in noise level")
-    if args.get("alpha", 1.0) != 1.0:
-        pytest.skip("no second-order step but Heun's")
-    return {"euler": Euler(), "heun": Heun()}[args.get("solver", "heun")]
+    schedule, scaling = args.get("schedule", "linear"), args.get("scaling", "none")
+    clocks: dict[tuple[str, str], Process | None] = {
+        ("linear", "none"): None,
+        ("ve", "none"): VE(),
+        ("vp", "vp"): vp(args),
+    }
+    if (schedule, scaling) not in clocks:
+        pytest.skip(f"no process has the times of schedule {schedule!r} and the scale of {scaling!r}")
+    clock = clocks[schedule, scaling]
+    solver = Euler(clock) if args.get("solver") == "euler" else Heun(args.get("alpha", 1.0), clock)
+    if not args.get("S_churn"):
+        return solver
+    return Churn(solver, args["S_churn"], args.get("S_min", 0.0), args.get("S_max", math.inf), args.get("S_noise", 1.0))
+
+
+def vp(args: dict[str, Any]) -> VP:
+    """Return the variance-preserving process that the ablation fits to the ends of its range."""
+    least = args.get("epsilon_s", 1e-3)
+    low, high = ends(args)
+    growth = 2 * (math.log1p(low**2) / least - math.log1p(high**2)) / (least - 1)
+    return VP(beta_min=math.log1p(high**2) - growth / 2, beta_d=growth, t_min=least)
+
+
+def ends(args: dict[str, Any]) -> tuple[float, float]:
+    """Return the range of noise levels of a case; the ablation's depends on the discretisation where nothing is said."""
+    usual = VP(t_min=args.get("epsilon_s", 1e-3))
+    known = {
+        "vp": (usual.noise_level(usual.t_min), usual.noise_level(1.0)),
+        "ve": (0.02, 100.0),
+        "iddpm": (0.002, 81.0),
+        "edm": (0.002, 80.0),
+    }
+    low, high = known[args.get("discretization", "edm")]
+    given = args.get("sigma_min"), args.get("sigma_max")
+    return (low if given[0] is None else given[0]), (high if given[1] is None else given[1])
 
 
 def rule_of(case: Case) -> Rule:
@@ -52,16 +86,21 @@ def rule_of(case: Case) -> Rule:
 
 
 def levels_of(case: Case) -> list[Level]:
-    """Return the grid; the ablation's other discretisations as they are stored."""
     args = case.params["args"]
-    if args.get("discretization", "edm") != "edm":
-        asked = dict.fromkeys(
-            float(f"{sigma:.12g}") for sigma in case["call_sigma"].tolist()
-        )  # one level is asked twice
-        return [*(EDM().level(sigma) for sigma in asked), EDM().clean]
-    low, high = args.get("sigma_min", 0.002), args.get("sigma_max", 80.0)
+    low, high = ends(args)
     low, high = max(low, case.params.get("net_sigma_min", 0)), min(high, case.params.get("net_sigma_max", 1e9))
-    return list(Karras(args.get("rho", 7.0), low, high).levels(EDM(), args["num_steps"]))
+    limited = {**args, "sigma_min": low, "sigma_max": high}
+    steps, kind = args["num_steps"], args.get("discretization", "edm")
+    if kind == "iddpm":  # the levels of a table, as many as asked for of those in the range
+        table = VPTable("cosine", args.get("M", 1000))
+        kept = [tau for tau in (table.noise_level(float(t)) for t in range(table.steps)) if low <= tau <= high][::-1]
+        taus = [kept[round((len(kept) - 1) / (steps - 1) * i)] for i in range(steps)]
+        return [*(EDM().level(tau) for tau in taus), EDM().clean]
+    if kind == "vp":
+        times = torch.linspace(1, args.get("epsilon_s", 1e-3), steps, dtype=torch.float64)
+        return [*(EDM().level(vp(limited).noise_level(t)) for t in times.tolist()), EDM().clean]
+    grid = Exponential(low, high) if kind == "ve" else Karras(args.get("rho", 7.0), low, high)
+    return list(grid.levels(EDM(), steps))
 
 
 @pytest.mark.parametrize("case", cases(SET))
@@ -71,7 +110,11 @@ def test_sampler(case: Case) -> None:
     networks = {name: Exact(Mixture.read(tensors(SET), f"mixture/{m}")) for name, m in mixtures.items()}
     heard: list[Event] = []
     x, contexts = case["latents"] * levels[0].sigma, told(case.params["labels"])
-    run = Trajectory(x, levels, solver, rule, contexts, no_noise, look_on=heard.append)
+    noise: Noise = no_noise
+    if case.has("noise"):  # drawn in every step, or, in EDM2, only where the step uses it
+        each = len(case["noise"]) == len(levels) - 1
+        noise = (lambda: case["noise"][run.index]) if each else RecordedNoise(list(case["noise"]))
+    run = Trajectory(x, levels, solver, rule, contexts, noise, look_on=heard.append)
     Engine(networks).run([run])
     agree(run.x, case["x_final"], "result", rtol=1e-8, atol=1e-9)
     if case.has("call_sigma"):

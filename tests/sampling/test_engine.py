@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from support.drive import sample
 from support.examples import solvers
 from support.mixtures import Exact, field, plane, told
 from support.numbers import agree, normal
@@ -18,8 +19,8 @@ from guidon.errors import BadValue, NotSupported, NumericalError, ShapeMismatch
 from guidon.guidance import CFG, Autoguidance, Branch, CosineWeight, Guided, Interval, Moment, Rule
 from guidon.noise import EDM, Cosine, Flow, Level, Prediction, VPTable
 from guidon.noise.grids import Karras, LogSNR
-from guidon.sampling import Engine, PerImageNoise, Query, RecordedNoise, Trajectory
-from guidon.solvers import DDIM, DPMpp2M, Euler, Heun
+from guidon.sampling import Engine, PerImageNoise, Query, RecordedNoise, RecordingNoise, Trajectory
+from guidon.solvers import DDIM, DPMpp2M, Euler, EulerAncestral, Heun
 
 RULES = [CFG(1.0), CFG(0.0), CFG(4.0), CFG(2.0, when=Interval(0.3, 3)), CFG(CosineWeight(1, 6))]
 PROCESSES = [EDM(), Cosine(), Flow(), VPTable()]
@@ -237,6 +238,17 @@ def test_noise_is_a_function_of_the_seed_alone() -> None:
     for bad in (-1, 2**32):
         with pytest.raises(BadValue, match="seed"):
             PerImageNoise([bad], (2,))
+
+
+def test_a_recorded_run_can_be_replayed() -> None:
+    levels = LogSNR(0.02, 20.0).levels(EDM(), 5)
+    kept = RecordingNoise(PerImageNoise([3, 4], SHAPE, dtype=torch.float64))
+    ends = []
+    for noise in (kept, RecordedNoise(kept.draws)):
+        x = 20 * noise()
+        ends.append(sample(Exact(field()), levels, EulerAncestral(), CFG(2.0), x, told([0, 1]), noise))
+    assert torch.equal(*ends)
+    assert len(kept.draws) == 5  # the start, and every step but the one to the clean image
 
 
 def test_recorded_noise_runs_out() -> None:

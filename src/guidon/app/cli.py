@@ -18,9 +18,11 @@ from guidon.app import (
     cite_command,
     demo_command,
     info_command,
+    lab_command,
     list_command,
     rules_command,
     sample_command,
+    solvers_command,
     train_command,
 )
 from guidon.errors import GuidonError
@@ -33,7 +35,9 @@ EXAMPLES = """Examples:
   guidon sample --like samples/0000-3.png -o again       the same, bit for bit
   guidon rules                                           ways to guide
   guidon rules apg                                       one of them in full
+  guidon solvers                                         ways from noise to images
   guidon cite "cfg(4) | apg"                             BibTeX of a rule
+  guidon lab run two-modes                               an experiment where the truth is known
   guidon COMMAND --help                                  more about a command"""
 
 app = App(
@@ -53,7 +57,9 @@ app.command(sample_command.sample, help_epilogue=sample_command.EXAMPLES)
 app.command(info_command.info, help_epilogue=info_command.EXAMPLES)
 app.command(list_command.list_registered, name="list", help_epilogue=list_command.EXAMPLES)
 app.command(rules_command.rules, help_epilogue=rules_command.EXAMPLES)
+app.command(solvers_command.solvers, help_epilogue=solvers_command.EXAMPLES)
 app.command(cite_command.cite, help_epilogue=cite_command.EXAMPLES)
+app.command(lab_command.lab)
 app.command(demo_command.demo, help_epilogue=demo_command.EXAMPLES)
 
 

@@ -60,14 +60,21 @@ def _singular(kind: str, known: dict[str, Any]) -> str:
 
 def _row(name: str, member: Any) -> Row:
     about = (inspect.getdoc(member) or "").partition("\n")[0].partition(" Source:")[0]
-    arguments = ", ".join(_arguments(member))
-    return f"{name}({arguments})" if arguments else name, about.replace("``", "")
+    said = ", ".join(arguments(member))
+    return f"{name}({said})" if said else name, about.replace("``", "")
 
 
-def _arguments(member: Any) -> Iterator[str]:
-    """Yield the arguments of a text form, with their defaults."""
+def arguments(member: Any) -> Iterator[str]:
+    """Yield the arguments of a member's text form, with their defaults."""
     if not dataclasses.is_dataclass(member):
         return
     for field in dataclasses.fields(member):
         if field.init:
-            yield field.name if field.default is dataclasses.MISSING else f"{field.name}={field.default!r}"
+            yield field.name if field.default is dataclasses.MISSING else f"{field.name}={_default(field)}"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    from guidon.registry import to_text
+
+    made = field.default_factory
+    return to_text(field.default if made is dataclasses.MISSING else made())

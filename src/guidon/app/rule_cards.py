@@ -79,6 +79,7 @@ class Card:
         formula, cost, ranges, notes: see `About`.
         adds: a rule that may also stand after a |.
         only_with: the solvers that can follow a rule; empty for any.
+        why_only: what the others cannot do.
         parameters: in the order in which they can be written without names.
         source: the docstring's line.
         citations: titles by key of references.bib.
@@ -95,6 +96,7 @@ class Card:
     cost: str
     adds: bool
     only_with: tuple[str, ...]
+    why_only: str
     parameters: tuple[Parameter, ...]
     ranges: tuple[str, ...]
     notes: str
@@ -159,6 +161,7 @@ def _card(kind: str, name: str, member: Any, value: Any = None) -> Card:
         cost=about.cost if kind == "rule" or about.cost != About("").cost else "nothing more",
         adds=issubclass(member, Contrast) and member.adds,
         only_with=tuple(getattr(one, "only_with", ())),
+        why_only=getattr(one, "why_only", ""),
         parameters=parameters,
         ranges=about.ranges,
         notes=about.notes,

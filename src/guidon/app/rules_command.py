@@ -97,7 +97,7 @@ def _show(console: Console, card: Card) -> None:
     if card.adds:
         table.add_row("place", "alone, first in a chain, or after a |, where it adds its pull")
     if card.only_with:
-        table.add_row("solvers", f"only {', '.join(card.only_with)}")
+        table.add_row("solvers", f"only {', '.join(card.only_with)}: {card.why_only}")
     for i, parameter in enumerate(card.parameters):
         about = Text(plain(parameter.about))
         if parameter.here is not None:

@@ -65,6 +65,10 @@ class Chain(Rule):
     def only_with(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.links[0].only_with  # type: ignore[union-attr]
 
+    @property
+    def why_only(self) -> str:  # type: ignore[override]
+        return self.links[0].why_only  # type: ignore[union-attr]
+
     def uses(self) -> frozenset[str]:
         return frozenset().union(*(link.uses() for link in self.links if isinstance(link, Rule)))
 

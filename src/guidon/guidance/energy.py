@@ -70,6 +70,10 @@ class ClassifierGuidance(Rule):
     def only_with(self) -> tuple[str, ...]:  # type: ignore[override]
         return ("ddpm",) if self.form == "mean" else ()
 
+    why_only: ClassVar[str] = (
+        "form mean multiplies the gradient with the variance of a DDPM step; form eps goes with any solver"
+    )
+
     @property
     def judge(self) -> Branch:
         """The question to the classifier."""

@@ -37,6 +37,7 @@ class CFGpp(Contrast):
     )
     adds: ClassVar[bool] = False
     only_with: ClassVar[tuple[str, ...]] = ("euler", "ddim", "euler-ancestral", "dpmpp-2m", "dpmpp-2s-ancestral")
+    why_only: ClassVar[str] = "its noise and its clean image are of two beliefs, which a solver must keep apart"
 
     from_away: ClassVar[bool] = True
 
@@ -85,6 +86,7 @@ class RectifiedCFGpp(Contrast):
     )
     adds: ClassVar[bool] = False
     only_with: ClassVar[tuple[str, ...]] = ("rectified",)
+    why_only: ClassVar[str] = "it guides halfway along a step of the given branch, which is what that solver takes"
 
     weight: float | PerImage | Weight
     power: float = 0.0

@@ -172,11 +172,13 @@ class Rule(ABC):
     Attributes:
         about: for people.
         only_with: names of the solvers that can follow the rule; empty for any.
+        why_only: what the others cannot do.
         savable: whether it asks a belief beside that of given.
     """
 
     about: ClassVar[About]
     only_with: ClassVar[tuple[str, ...]] = ()
+    why_only: ClassVar[str] = ""
     savable: ClassVar[bool] = True
 
     def init(self) -> State:

@@ -222,7 +222,8 @@ class Interval:
     def holds(self, moment: Moment) -> bool:
         """Return whether a moment lies inside."""
         level = moment.began if self.whole_steps and moment.began is not None else moment.here
-        return self.low < float(level.noise_level) <= self.high
+        noise_level = float(level.noise_level) * (1 - 1e-12)  # on a bound, whatever the last digits of sigma / alpha
+        return self.low < noise_level <= self.high
 
 
 def from_ho_salimans(weight: float) -> float:

@@ -3,10 +3,13 @@
 from guidon.noise.level import Level
 from guidon.noise.prediction import EDMOutput, EpsOutput, Output, Prediction, VelocityOutput, VOutput, X0Output
 from guidon.noise.process import EDM, Cosine, Flow, Process
+from guidon.noise.sde import VE, VP
 from guidon.noise.tables import VPTable
 
 __all__ = [
     "EDM",
+    "VE",
+    "VP",
     "Cosine",
     "EDMOutput",
     "EpsOutput",

@@ -6,7 +6,7 @@ generators live on the host, and each image draws from its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -46,6 +46,26 @@ class PerImageNoise:
         for row, generator in zip(rows, self._generators, strict=True):
             row.normal_(generator=generator)
         return rows.to(self._device, self._dtype)
+
+
+class RecordingNoise:
+    """Hands on noise and keeps it, for a `RecordedNoise` to replay.
+
+    Args:
+        noise: where it comes from, a `PerImageNoise` for instance.
+
+    Attributes:
+        draws: what was handed out, in order.
+    """
+
+    def __init__(self, noise: Callable[[], Tensor]) -> None:
+        self._noise = noise
+        self.draws: list[Tensor] = []
+
+    def __call__(self) -> Tensor:
+        """Return the next noise."""
+        self.draws.append(self._noise())
+        return self.draws[-1]
 
 
 class RecordedNoise:

@@ -252,7 +252,8 @@ class Trajectory:
         known = solver.partition("(")[0] in self._rule.only_with
         if self._rule.only_with and not known:
             raise NotSupported(
-                f"{rule} works with the solver {' or '.join(self._rule.only_with)} only, not with {solver}; choose one that it works with"
+                f"{rule} works with the solver {' or '.join(self._rule.only_with)} only, not with {solver}: "
+                f"{self._rule.why_only}; choose one that it works with"
             )
         if self._solver.particular and not known:
             raise NotSupported(f"the solver {solver} follows rules made for it only, not {rule}; choose another solver")

@@ -40,6 +40,10 @@ def slope(guided: Guided, clock: Process, t: float) -> Tensor:
     """Return dx/dt of the guided ODE at a time of the clock, in the clock's scale (B, ...)."""
     if isinstance(clock, EDM):
         return guided.eps  # alpha' = 0, sigma' = 1
-    time = torch.tensor(t, dtype=torch.float64)
-    alpha, sigma = torch.func.jvp(clock.alpha_sigma, (time,), (torch.ones_like(time),))[1]
-    return guided.x0 * alpha.item() + guided.eps * sigma.item()
+    with torch.inference_mode(False), torch.enable_grad():
+        time = torch.tensor(t, dtype=torch.float64, requires_grad=True)
+        alpha, sigma = (
+            torch.autograd.grad(value, time, retain_graph=True)[0].item() if value.requires_grad else 0.0
+            for value in clock.alpha_sigma(time)
+        )
+    return guided.x0 * alpha + guided.eps * sigma

@@ -1,0 +1,93 @@
+"""``guidon lab``: experiments in worlds where the truth about guidance is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+LIST_EXAMPLES = """Examples:
+
+  guidon lab list                        what can be asked
+  guidon lab run two-modes -o lab        ask one of them"""
+
+RUN_EXAMPLES = """Examples:
+
+  guidon lab run all -o lab                              every experiment; those done before are left as they are
+  guidon lab run two-modes orders -o lab                 two of them
+  guidon lab run 'fields(rule="cfg(4) | apg")' -o lab    with other settings, in the text form of rules
+  guidon lab run components --data cifar10/ -o lab       on the images of a folder"""
+
+lab = App(name="lab", help="Experiments in worlds where the truth about guidance is known.", help_format="plaintext")
+
+
+@lab.command(name="list", help_epilogue=LIST_EXAMPLES)
+def list_experiments() -> None:
+    """List the experiments, what each asks, and its settings."""
+    from rich.text import Text
+
+    from guidon.app.console import Output
+    from guidon.app.list_command import arguments
+    from guidon.lab.experiments import experiments
+
+    console = Output()
+    for name, member in experiments():
+        settings = ", ".join(arguments(member))
+        console.print(Text.assemble((name, "bold"), f"({settings})" if settings else ""))
+        console.print(Text(f"  {member.title}: {member.asks}"))
+
+
+@lab.command(help_epilogue=RUN_EXAMPLES)
+def run(
+    *names: str,
+    out: Annotated[Path, Parameter(alias="-o")] = Path("lab"),
+    data: Path | None = None,
+    again: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Do experiments and write what each found: a JSON table and pictures.
+
+    Args:
+        names: of experiments, with settings in brackets where wanted, or all.
+        out: the folder to write into.
+        data: images for the experiments that look at some: a folder, Parquet files, or a hub id; left out: their own default.
+        again: also those whose findings are there already.
+    """
+    from guidon.errors import BadValue
+    from guidon.lab.experiment import done, name_of, write
+    from guidon.lab.experiments import chosen
+
+    if not names:
+        raise BadValue("say which experiment: guidon lab list names them, and `guidon lab run all` does every one")
+    wanted = chosen(names, None if data is None else str(data))
+    for number, experiment in enumerate(wanted, start=1):
+        label = f"[{number}/{len(wanted)}] {name_of(experiment)}"
+        if not again and done(out, experiment):
+            print(f"{label}: done before, see {out / name_of(experiment)}.json")
+            continue
+        with _Bars(label) as bars:
+            path = write(out, experiment, bars)
+        print(f"{label}: {path}")
+
+
+class _Bars:
+    """Progress with ETA on standard error, gone when the experiment is done."""
+
+    def __init__(self, label: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.label, self.progress = label, Progress(*columns, console=Console(stderr=True), transient=True)
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def __call__(self, parts: Sequence[Any], what: str) -> Iterable[Any]:
+        """Go through the parts of a work and show how far it is."""
+        return self.progress.track(parts, description=f"{self.label}: {what}")
