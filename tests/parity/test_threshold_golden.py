@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from parity.golden import Case, cases, tensors
-from parity.test_diffusers import table, timesteps
+from parity.diffusers_levels import indices, table
 from support.drive import drive, guided_by
 from support.mixtures import Exact, Mixture, told
 from support.numbers import agree, f64
@@ -39,7 +39,7 @@ def test_function(case: Case) -> None:
 def test_ddim(case: Case) -> None:
     params, config = case.params, case.params["config"]
     process, n = table(config), params["n"]
-    times = timesteps("DDIM", config, n)
+    times = indices("DDIM", config).times(process, n)
     agree(f64(times), case["timesteps"], "timesteps")
     down = process.steps // n
     there = [process.level(t - down) if t >= down else process.clean for t in times]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any
@@ -10,11 +11,27 @@ from typing import Any
 from hypothesis import strategies as st
 
 from guidon.errors import BadValue
+from guidon.noise import Flow
+from guidon.noise.grids import Ends, Karras, Leading, Trailing
+from guidon.noise.sde import VP
 from guidon.registry import kinds, members
+from guidon.solvers import DPM2, Churn, Euler, Heun
 
 WORDS = {
     ("vp-table", "schedule"): ["linear", "scaled-linear", "cosine"],
     ("ddpm", "variance"): ["small", "large", "learned"],
+    **{(name, "form"): ["midpoint", "heun"] for name in ("dpmpp-2m", "dpmpp-3m", "dpm-solver-2m", "dpmpp-2m-sde")},
+    **{(name, "end"): ["clean", "lower"] for name in ("deis", "dpmpp-2m", "dpmpp-3m", "dpm-solver-2m", "dpmpp-2m-sde")},
+    **{(name, "end"): ["lower", "full"] for name in ("dpmpp-singlestep", "unipc")},
+    ("deis", "order"): [2, 1, 3],
+    ("lms", "order"): [4, 1, 2, 3],
+    ("lms", "through"): [False, True],
+    ("dpmpp-singlestep", "order"): [2, 1, 3],
+    ("unipc", "order"): [2, 1, 3],
+    ("unipc", "variant"): ["bh2", "bh1"],
+    ("unipc", "believes"): ["x0", "eps"],
+    ("unipc", "corrector_from"): [0, 1000],
+    ("ends", "at"): ["clean", "least", "last"],
     ("respaced", "spec"): ["", "ddim25", "10,15,20", "fast27"],
     ("classifier", "form"): ["eps", "mean"],
     ("classifier", "base"): ["null", "given"],
@@ -34,7 +51,17 @@ WORDS = {
         )
     },
 }
+GRIDS = st.sampled_from([Karras(), Leading(1), Trailing(), Ends(Leading(spare=1), "least")])
 RANGES = {
+    **{(name, "grid"): GRIDS for name in ("aligned", "ends", "finite", "shifted")},  # not of all grids: they nest
+    ("aligned", "at"): st.sampled_from([(0.3, 3.0), (1.5,)]),
+    ("listed", "noise_levels"): st.sampled_from([(80.0, 10.0, 1.0), (math.inf, 0.25)]),
+    ("churn", "solver"): st.sampled_from([Heun(), Euler(), DPM2()]),  # not of all solvers: they nest
+    ("dpmpp-sde", "r"): st.floats(0.1, 1),
+    ("heun", "alpha"): st.floats(0.1, 1),
+    ("langevin", "size"): st.floats(0.01, 2),
+    ("vp", "eps_s"): st.sampled_from([1e-4, 0.01]),
+    ("vp", "t_min"): st.sampled_from([1e-4, 0.01]),
     ("vp-table", "steps"): st.integers(25, 60),
     ("vp-table", "beta_start"): st.sampled_from([0.0001, 0.002]),
     ("vp-table", "beta_end"): st.sampled_from([0.02, 0.3]),
@@ -104,6 +131,10 @@ def of_type(name: str, field: str, hint: Any) -> st.SearchStrategy[Any]:
 
 
 REQUIRED = {
+    "aligned": {"grid": Karras(), "at": (1.5,)},
+    "ends": {"grid": Karras()},
+    "finite": {"grid": Trailing()},
+    "listed": {"noise_levels": (12.0, 3.0, 0.5)},
     "cfg": {"weight": 3.0},
     **{
         name: {"weight": 3.0}
@@ -126,20 +157,29 @@ REQUIRED = {
 
 def plain(name: str, member: type) -> Any:
     """Return one object of a registered dataclass, with its defaults."""
-    missing = [f.name for f in dataclasses.fields(member) if f.init and f.default is dataclasses.MISSING]
+    missing = [f.name for f in dataclasses.fields(member) if f.init and f.default is f.default_factory]
     return member(**{field: REQUIRED[name][field] for field in missing}) if missing else member()
 
 
 def solvers() -> list[Any]:
-    """Return every solver that can follow any rule, with its defaults and each other word or share of noise it knows."""
-    found = []
+    """Return every solver that follows any rule at every evaluation, with its defaults and each other way that it knows."""
+    found = [
+        Euler(clock=VP()),
+        Heun(clock=Flow()),
+        Heun(alpha=0.5),
+        Churn(noise=1.0),
+        Churn(Euler(), amount=10.0, noise=1.0),
+    ]
     for name, member in dataclasses_of("solver"):
-        if name == "rectified":
+        if member.particular or name in ("churn", "pcg"):  # type: ignore[attr-defined]
             continue
-        found.append(plain(name, member))
+        usual = plain(name, member)
+        found.append(usual)
         for (owner, field), words in WORDS.items():
             if owner == name:
-                found += [dataclasses.replace(found[-1], **{field: word}) for word in words[1:]]
+                found += [
+                    dataclasses.replace(usual, **{field: word}) for word in words if word != getattr(usual, field)
+                ]
         if "eta" in {f.name for f in dataclasses.fields(member)}:
             found += [member(eta=eta) for eta in (0.0, 0.6, 1.0) if member(eta=eta) not in found]
     return found

@@ -17,7 +17,7 @@ from guidon.registry import lookup, to_text
 from guidon.sampling import Engine, PerImageNoise, Trajectory
 from guidon.sampling.trajectory import Event
 from guidon.solvers import Euler, Solver
-from support.mixtures import NULL_LABEL, Exact, Mixture
+from support.mixtures import NULL_LABEL, Exact, ExactClassifier, Mixture
 
 CLASSES = 5
 SHAPE = (2, 8, 6)
@@ -77,23 +77,6 @@ class Weakenable(Exact):
         return Prediction(x, level, *other.believe(x, level.alpha, level.sigma, context.vector[:, 0].long()))
 
 
-class Posterior:
-    """The exact classifier of noisy images, log p(class | x_t)."""
-
-    def __init__(self) -> None:
-        self.mixture = mixture()
-
-    def log_prob(self, x: Tensor, level: Level, context: Context) -> Tensor:
-        m = self.mixture
-        a, s = (torch.as_tensor(v, dtype=torch.float64).reshape(-1, 1, 1) for v in (level.alpha, level.sigma))
-        total = a**2 * m.variances + s**2
-        away = x.double().flatten(1)[:, None] - a * m.means
-        log_r = m.log_weights - 0.5 * (total.log() + away**2 / total).sum(-1)
-        assert context.vector is not None
-        mine = m.component_class == context.vector[:, :1].long()
-        return log_r.masked_fill(~mine, -torch.inf).logsumexp(1) - log_r.logsumexp(1)
-
-
 @dataclass
 class World:
     """Runs rules on a few images.
@@ -116,7 +99,7 @@ class World:
             Weakenable(self.output, self.fraction),
             Exact(mixture(3.0), self.output, 0.7 if self.fraction else None),
         )
-        self.networks = {"main": self.main, "weak": self.weak, "classifier": Posterior()}
+        self.networks = {"main": self.main, "weak": self.weak, "classifier": ExactClassifier(mixture())}
 
     def trajectory(self, rule: Rule, labels: Sequence[int], seeds: Sequence[int], **more: object) -> Trajectory:
         levels = Karras(sigma_min=0.05, sigma_max=8.0).levels(self.process, self.steps)

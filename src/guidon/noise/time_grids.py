@@ -86,9 +86,8 @@ class Linspace(_TimeGrid):
 
     def times(self, process: Process, steps: int) -> list[float]:
         places = steps + self.spare
-        times = np.linspace(process.t_min, process.t_max, places)[::-1][
-            :steps
-        ]  # upwards, as ties are rounded in the originals
+        # upwards as in the originals, so that ties round as theirs; a single time is the noisiest
+        times = np.linspace(process.t_min, process.t_max, max(places, 2))[::-1][:steps]
         if self.whole:
             _table_size(process, places, "linspace with whole indices")
             times = np.round(times)

@@ -29,12 +29,12 @@ class LMS(Solver):
 
     Args:
         order: how many beliefs a step rests on, 1 to 4; 1 is Euler.
-        through: integrate to the clean image as to any other level, instead of ending with what is believed.
+        through: integrate to the clean image as to any other level, as the reference codes do; else the end is what is believed.
 
     Raises:
         BadValue: another order.
 
-    Source: k-diffusion's ``sample_lms``; ``through``: diffusers' ``LMSDiscreteScheduler``.
+    Source: k-diffusion's ``sample_lms`` and diffusers' ``LMSDiscreteScheduler``.
     """
 
     remembers: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class LMS(Solver):
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         guided = yield Ask(x, at)
         memory = remember(carry, at, guided.eps, self.order)
-        if at.there.sigma == 0 and not self.through:
+        if len(memory) < 2 or (at.there.sigma == 0 and not self.through):
             return renoise(guided, at.there), memory
         nodes = [math.exp(level) for level, _ in memory]
         weights = integrals(nodes, at.noise_level, float(at.there.noise_level), np.ones_like)

@@ -33,13 +33,13 @@ class Singlestep(Solver):
         if at.there.sigma == 0 or math.isinf(at.noise_level):
             return renoise(guided, at.there), None
         place, length = self._block(at)
-        if place == 0 or carry is None:
-            return renoise(guided, at.there), (guided, at.here, 1)
-        first, began, done = carry
-        begin, here, there = (-math.log(float(level.noise_level)) for level in (began, at.here, at.there))
-        share = self._weight(there - begin, at.there, done + 1, length) * (there - begin) / (here - begin)
-        change = self._believed(guided) - self._believed(first)
-        return renoise(first, at.there).add_(change, alpha=share), (first, began, done + 1)
+        first, began, order = (guided, at.here, 1) if place == 0 or carry is None else carry
+        after = renoise(first, at.there)
+        if order > 1:
+            begin, here, there = (-math.log(float(level.noise_level)) for level in (began, at.here, at.there))
+            share = self._weight(there - begin, at.there, order, length) * (there - begin) / (here - begin)
+            after.add_(self._believed(guided) - self._believed(first), alpha=share)
+        return after, (first, began, order + 1)
 
     @abstractmethod
     def _block(self, at: Moment) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class DPMppSinglestep(Singlestep):
         return block(at.index, at.steps, self.order, self.end == "lower")
 
     def _believed(self, guided: Guided) -> Tensor:
-        return guided.x0 if guided.noise_x0 is None else guided.noise_x0
+        return guided.x0
 
     def _weight(self, h: float, there: Level, order: int, length: int) -> float:
         return float(there.alpha) * (-math.expm1(-h) / 2 if order == 2 else h * phi(2, -h))

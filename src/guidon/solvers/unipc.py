@@ -74,9 +74,7 @@ class UniPC(Solver):
         return after.add_(self._bend(memory[0], memory[1:order], at.there)), (memory, order)
 
     def _believed(self, guided: Guided) -> Tensor:
-        if self.believes == "eps":
-            return guided.eps
-        return guided.x0 if guided.noise_x0 is None else guided.noise_x0
+        return guided.x0 if self.believes == "x0" else guided.eps
 
     def _unit(self, level: Level) -> float:
         """Return what the state is measured in, so that it moves by what is believed alone."""
