@@ -188,13 +188,22 @@ def preserving(name: str, config: Config, n: int, args: Config, step_args: Confi
     others = {"UniPCMultistep": unipc, "DEISMultistep": deis, "DPMSolverSinglestep": singlestep}
     solver = others.get(name, multistep)(config, n)
     if config.get("use_flow_sigmas"):
-        return Plan(solver, chain(halved_flow(name, config, n, args)))
+        levels: Sequence[Level] = halved_flow(name, config, n, args)
+    else:
+        levels = halved_table(name, config, n)
+    if levels[-1] == levels[-2] and isinstance(solver, UniPC) and solver.end == "full":
+        unknown(name, "a last step of no length and of higher order, which is 0 / 0")
+    return Plan(solver, chain(levels))
+
+
+def halved_table(name: str, config: Config, n: int) -> Sequence[Level]:
+    """Return the DPM family's levels of a table."""
     process = table(config)
     low, high = (float(process.noise_level(t)) for t in (0.0, process.t_max))
     grid = respread(config, low, NOISIEST if math.isinf(high) else high)
     if grid is None and config.get("lambda_min_clipped", -math.inf) > -math.inf:
-        return Plan(solver, chain(clipped(name, config, process, n)))
-    return Plan(solver, chain(ended(name, grid or Finite(indices(name, config)), config, process, n)))
+        return clipped(name, config, process, n)
+    return ended(name, grid or Finite(indices(name, config)), config, process, n)
 
 
 def multistep(config: Config, n: int) -> Solver:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from parity.golden import Case, cases, tensors
 from parity.diffusers_levels import indices, table
+from parity.golden import Case, cases, tensors
 from support.drive import drive, guided_by
 from support.mixtures import Exact, Mixture, told
 from support.numbers import agree, f64

@@ -21,7 +21,7 @@ from torch import Tensor
 from guidon.guidance import CFG, Guided, Moment
 from guidon.noise import EDM, Cosine, Flow, Level, Process, VPTable
 from guidon.noise.grids import Karras, LogSNR
-from guidon.solvers import DDIM, DDPM, DPMFast, Euler, Heun, Solver, UniPC
+from guidon.solvers import DDIM, DDPM, Euler, Heun, Solver
 
 DETERMINISTIC = [solver for solver in solvers() if not solver.stochastic]
 STOCHASTIC = [solver for solver in solvers() if solver.stochastic and solver.order > 0]
@@ -58,22 +58,16 @@ def endpoint(weight: float) -> Tensor:
     return torch.from_numpy(found.y[:, -1]).reshape(POINTS, 2)
 
 
-def between_ends(solver: Solver) -> int:
-    """Return the order that a solver has between the ends of a run, where that is not the order that it states."""
-    if isinstance(solver, UniPC) and solver.corrector_from == 0:
-        return solver.order + 1  # the corrector gains one
-    return 3 if isinstance(solver, DPMFast) else solver.order  # whose last two blocks are of orders 2 and 1
-
-
 @pytest.mark.parametrize(("process", "weight"), [(EDM(), 3.0), (Cosine(), 1.0)], ids=["edm-3", "cosine-1"])
 @pytest.mark.parametrize("solver", DETERMINISTIC, ids=str)
 def test_order(process: Process, solver: Solver, weight: float) -> None:
-    order = between_ends(solver)
-    ladder = (192, 384) if order < 3 else (384, 768)  # multiples of 6: blocks of two and three steps come out even
+    ladder = (
+        (192, 384) if solver.order < 3 else (384, 768)
+    )  # multiples of 6: blocks of two and three steps come out even
     away = [(run(process, solver, weight, n) - endpoint(weight)).norm(dim=1) for n in ladder]
     coarse, fine = (errors.log().mean().exp().item() for errors in away)  # as robust as the median, and smoother
-    assert abs(math.log2(coarse / fine) - order) < 0.15, (coarse, fine)
-    assert fine < (0.02, 1e-3, 1e-5, 1e-6)[order - 1], (coarse, fine)
+    assert abs(math.log2(coarse / fine) - solver.order) < 0.15, (coarse, fine)
+    assert fine < (0.02, 1e-3, 1e-5, 1e-6)[solver.order - 1], (coarse, fine)
 
 
 # Closed forms: p(x|c) = N(mean, std^2), p(x) = N(mean_all, std_all^2), guided by the ODE. Means and deviations of the

@@ -141,6 +141,7 @@ def test_pcg_asks_the_given_branch_and_then_the_rule(corrections: int) -> None:
     Engine({"main": Exact(plane())}).run([trajectory])
     assert [len(event.predictions) for event in events] == [1, *[2] * corrections] * 3 + [1]
     assert trajectory.nfe == 3 * (1 + 2 * corrections) + 1
+    assert len(events) == 3 * PCG(corrections).evaluations + 1
     with pytest.raises(BadValue, match="more noise"):
         noise()
     places = [event.at.noise_level for event in events]
@@ -154,12 +155,27 @@ def test_langevin_stays_at_each_level_and_ends_with_what_is_believed() -> None:
     levels = list(LogSNR(sigma_min=0.1, sigma_max=10.0).levels(EDM(), 4))
     draws = [normal(5, 2, seed=i) for i in range(3 * 4)]
     end, events, evaluations = run(Langevin(corrections=4), 3.0, levels, 10 * normal(5, 2), draws)
-    assert evaluations == 2 * (3 * 4 + 1)
+    assert evaluations == 2 * (3 * Langevin(corrections=4).evaluations + 1) == 2 * (3 * 4 + 1)
     assert torch.equal(end, events[-1].guided.x0)
     taus = [level.noise_level for level in levels]
     assert [event.at.noise_level for event in events] == pytest.approx(
         [t for t in taus[1:4] for _ in range(4)] + [taus[3]]
     )
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=str)
+def test_a_langevin_step_keeps_the_clean_scale(process: Process) -> None:
+    """x / alpha stays where the level changes; a start without signal is noise, and becomes that of the new level."""
+    for noise_level in (2.0, math.inf):
+        if math.isinf(noise_level) and not isinstance(process, Flow):
+            continue
+        here, there = process.level_at(noise_level), process.level_at(1.2)
+        x, z = normal(5, 2), normal(5, 2, seed=1)
+        end, _, _ = run(Langevin(1, 0.3), 1.0, [here, there], x, [z])
+        moved = x * (there.sigma / here.sigma if math.isinf(noise_level) else there.alpha / here.alpha)
+        h = 0.3 * there.sigma**2
+        score_there = plane().score(moved, there.alpha, there.sigma, torch.tensor(LABELS))
+        agree(end, moved + h / 2 * score_there + math.sqrt(h) * z, f"the state from {noise_level}")
 
 
 def test_only_the_last_correction_advances_the_rule() -> None:

@@ -70,7 +70,7 @@ def test_without_the_corrector_it_is_dpm_solver(process: EDM | Cosine | Flow) ->
         (UniPC(2), DPMpp2M(end="lower")),
         (UniPC(2, believes="eps", end="full"), DPMSolver2M()),
     ):
-        bare = UniPC(plain.order, plain.variant, plain.believes, NEVER, plain.end)
+        bare = UniPC(plain.predictor, plain.variant, plain.believes, NEVER, plain.end)
         got, want = (sample(Exact(plane()), levels, s, CFG(2.5), x, told([0, 1, 1, 0])) for s in (bare, other))
         agree(got, want, str(other))
         corrected = sample(Exact(plane()), levels, plain, CFG(2.5), x, told([0, 1, 1, 0]))
@@ -168,8 +168,8 @@ def test_values() -> None:
     solver = UniPC(3, "bh1", "eps", 2, "full")
     assert parse("solver", to_text(solver)) == solver
     for wrong in (
-        {"order": 4},
-        {"order": 0},
+        {"predictor": 4},
+        {"predictor": 0},
         {"variant": "bh3"},
         {"believes": "v"},
         {"corrector_from": -1},

@@ -27,7 +27,7 @@ WORDS = {
     ("lms", "order"): [4, 1, 2, 3],
     ("lms", "through"): [False, True],
     ("dpmpp-singlestep", "order"): [2, 1, 3],
-    ("unipc", "order"): [2, 1, 3],
+    ("unipc", "predictor"): [2, 1, 3],
     ("unipc", "variant"): ["bh2", "bh1"],
     ("unipc", "believes"): ["x0", "eps"],
     ("unipc", "corrector_from"): [0, 1000],

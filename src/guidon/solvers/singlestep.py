@@ -105,7 +105,7 @@ class DPMFast(Singlestep):
     Source: Lu et al., arXiv 2206.00927, algorithms 1, 2 and 5 and section 3.4; k-diffusion's ``sample_dpm_fast``.
     """
 
-    order: ClassVar[int] = 2
+    order: ClassVar[int] = 3
 
     def _block(self, at: Moment) -> tuple[int, int]:
         return block(at.index, at.steps, 3, True)

@@ -45,7 +45,8 @@ class Solver(ABC):
     """How to move from ``at.here`` to ``at.there``; frozen, so that one solver serves any number of runs.
 
     Attributes:
-        order: order of convergence on the probability-flow ODE (1 for stochastic solvers, in distribution).
+        order: order of convergence on the probability-flow ODE (1 for stochastic solvers, in distribution), away from the ends
+            of a run, where solvers of several steps begin, and some end, with lower orders.
         evaluations: guided evaluations a step; the last step, to the clean image, may take one.
         stochastic: whether steps draw noise.
         particular: whether it follows only rules that name it in their ``only_with``.

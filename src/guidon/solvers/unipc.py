@@ -31,7 +31,7 @@ class UniPC(Solver):
     from a level without any signal, is Euler's.
 
     Args:
-        order: of the predictor, 1 to 3. With the corrector the order of convergence is one more, in a run with end "full".
+        predictor: its order, 1 to 3, diffusers' solver_order; the corrector adds one to the order of convergence.
         variant: B(h) of the paper, "bh1" for h, "bh2" for e^h - 1.
         believes: what is extrapolated, "x0" or "eps".
         corrector_from: number of the first step that is corrected, >= 0.
@@ -44,33 +44,37 @@ class UniPC(Solver):
     """
 
     remembers: ClassVar[bool] = True
-    order: int = 2  # type: ignore[misc]
+    predictor: int = 2
     variant: str = "bh2"
     believes: str = "x0"
     corrector_from: int = 0
     end: str = "lower"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.order <= 3:
-            raise BadValue(f"unipc takes orders 1 to 3, got {self.order}")
+        if not 1 <= self.predictor <= 3:
+            raise BadValue(f"unipc takes predictors of order 1 to 3, got {self.predictor}")
         check_word(self, "variant", ("bh1", "bh2"))
         check_word(self, "believes", ("x0", "eps"))
         check_word(self, "end", ("lower", "full"))
         if self.corrector_from < 0:
             raise BadValue(f"unipc needs corrector_from >= 0, got {self.corrector_from}")
 
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return self.predictor + (self.corrector_from == 0)
+
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         guided = yield Ask(x, at)
         after = renoise(guided, at.there)
         before, used = carry or ((), 0)
-        memory = remember(before, at, self._believed(guided), self.order)
+        memory = remember(before, at, self._believed(guided), self.predictor)
         if at.there.sigma == 0 or not memory:
             return after, None
         if used and at.index > self.corrector_from:
             start, *others = before[:used]
             change = self._bend(start, [*others, memory[0]], at.here) - self._bend(start, others, at.here)
             after.add_(change, alpha=self._unit(at.there) / self._unit(at.here))
-        order = min(len(memory), order_left(at, self.order, self.end))
+        order = min(len(memory), order_left(at, self.predictor, self.end))
         return after.add_(self._bend(memory[0], memory[1:order], at.there)), (memory, order)
 
     def _believed(self, guided: Guided) -> Tensor:

@@ -1,0 +1,1 @@
+"""What is wrong in two texts about guidance, and what each error does."""
