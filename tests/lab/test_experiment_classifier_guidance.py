@@ -22,7 +22,7 @@ from guidon.lab.experiments.classifier_guidance import (
     sliced,
 )
 from guidon.lab.mixture import NULL_LABEL, ExactClassifier, Mixture, told
-from guidon.lab.plane import mixture
+from guidon.lab.plane import WEIGHTS, mixture
 from guidon.noise import Level
 
 SMALL = ClassifierGuidanceLearned(weights=(1.0, 6.0), count=80, steps=20, training=200)
@@ -52,7 +52,7 @@ def test_the_difference_grows_where_the_weight_does_not_match() -> None:
 
 def test_samples_at_weight_one_are_of_the_class_only_for_the_right_classifier(findings) -> None:
     rows = {(row["classifier"], row["weight"]): row for row in findings.tables["samples"]}
-    assert rows["exact", 1.0]["exact posterior"] == rows["exact", 1.0]["own confidence"] > 0.99
+    assert rows["exact", 1.0]["exact posterior"] == rows["exact", 1.0]["own confidence"] > 0.97
     assert rows["clean only", 6.0]["distance"] > 3 * rows["exact", 6.0]["distance"]
     assert rows["clean only", 6.0]["own confidence"] > rows["clean only", 6.0]["exact posterior"]
 
@@ -76,8 +76,8 @@ def test_points_of_the_class_are_judged_as_such() -> None:
     truth = mixture()
     x, other = (truth.sample(4000, CLASS, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     found = judged(truth, ExactClassifier(truth), x, other)
-    assert found["exact posterior"] == found["own confidence"] > 0.99
-    shares = torch.tensor([0.16, 0.12, 0.06]) / 0.34
+    assert found["exact posterior"] == found["own confidence"] > 0.97
+    shares = torch.tensor(WEIGHTS[:3]) / sum(WEIGHTS[:3])
     assert [found[f"nearest mode {i}"] for i in (1, 2, 3)] == pytest.approx(shares.tolist(), abs=0.03)
     assert found["distance"] < 0.05
 

@@ -80,6 +80,20 @@ def test_changes_are_counted_by_pixel(world: ImageWorld) -> None:
     assert math.isclose(rows["all"]["change"], float((ends[0] - ends[1]).square().mean().sqrt()), rel_tol=0.03)
 
 
+def test_directions_are_those_of_the_difference_of_beliefs(world: ImageWorld) -> None:
+    seen = FEW._look(world, 7, LogSNR(END, START).levels(EDM(), 5)[:-1])
+    given, null = (
+        one.axes @ (one.variances / (one.variances + FEW.noise_level**2)).diag() @ one.axes.T
+        for one in (world.gaussians[7], world.gaussians[-1])
+    )
+    for row in seen.directions:
+        vector = seen.leading[row["sign"]][row["rank"] - 1]
+        torch.testing.assert_close((given - null) @ vector, row["value"] * vector, atol=2e-5, rtol=0)
+    for sign in ("positive", "negative"):
+        sizes = [abs(row["value"]) for row in seen.directions if row["sign"] == sign]
+        assert sizes == sorted(sizes, reverse=True)
+
+
 def test_predicted_gains_are_the_theorem(findings) -> None:
     rows = findings.tables["directions"]
     assert {(row["class"], row["sign"]) for row in rows} == {

@@ -55,6 +55,13 @@ def test_plain_sampling_ends_in_the_class(findings) -> None:
     assert 0.95 < plain["spread"] < 1.05
 
 
+def test_another_class_has_its_own_modes() -> None:
+    truth, plain = Fields(rules=("cfg(1)",), points=300, steps=12, label=1, noise_levels=(1.0,)).run().tables["rules"]
+    for row in (truth, plain):
+        assert abs(row["mode_1"] - 0.18 / 0.33) < 0.09 and "mode_3" not in row
+        assert row["outside"] < 0.05
+
+
 def test_shares_are_all_there_is(findings) -> None:
     for row in findings.tables["rules"]:
         assert math.isclose(row["mode_1"] + row["mode_2"] + row["mode_3"] + row["outside"], 1.0, abs_tol=3e-4)

@@ -37,8 +37,8 @@ def test_errors_at_equal_evaluations_take_half_the_steps_where_a_step_takes_two(
 
 
 def test_an_order_is_the_slope_of_the_last_refinement() -> None:
-    run = Run(Euler(), {1.0: [9.0, 8e-3, 1e-3]}, {1.0: [5, 10, 20]}, {1.0: 0.1})
-    assert math.isclose(run.order(1.0), 3.0)
+    run = Run(Euler(), {1.0: [9.0, 8e-3, 1e-3]}, {1.0: [5, 10, 30]}, {1.0: 0.1})
+    assert math.isclose(run.order(1.0), math.log(8) / math.log(3))
 
 
 def test_every_registered_solver_has_a_place() -> None:
@@ -57,7 +57,7 @@ def test_ddpm_ends_where_the_reverse_sde_does() -> None:
     assert math.isclose(sde.std, math.sqrt((r**2 - r**12) / (5 * (1 - r**2))))
     assert abs(row["guided_mean"] - sde.mean) < 0.004 and abs(row["guided_std"] - sde.std) < 0.015
     assert abs(row["order"] - 1) < 0.08 and errors[1] < 0.02
-    assert row["error"] == errors[1]
+    assert math.isclose(row["error"], errors[1], rel_tol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,10 @@ def test_zeros_are_another_condition_than_the_null(items) -> None:
     network.zero_null = True
     assert not torch.allclose(network(x, at, told_null).eps, own)
     assert torch.equal(network(x, at, given).eps, of_class)
-    assert items[3][0].source > items[3][0].right
+    error, share, mean = items[3]
+    assert error.source > error.right
+    assert abs(share.source - share.right) > 0.02 and 0.3 < share.right < 0.7
+    assert abs(mean.source - mean.right) > 0.02 and "2.182" in mean.what  # of exact beliefs
 
 
 def test_beliefs_of_one_gaussian() -> None:

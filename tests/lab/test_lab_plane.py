@@ -55,8 +55,8 @@ def test_a_perturbed_row_is_a_worse_model_and_the_others_are_exact(name: str) ->
 
 
 def test_a_blurred_class_is_the_nearest_one() -> None:
-    blurred = Context(vector=torch.tensor([[0.4], [2.9], [-3.0]], dtype=torch.float64))
-    exact = mixture().believe(X, LEVEL.alpha, LEVEL.sigma, torch.tensor([0, 2, -1]))[0]
+    blurred = Context(vector=torch.tensor([[0.6], [2.9], [-3.0]], dtype=torch.float64))
+    exact = mixture().believe(X, LEVEL.alpha, LEVEL.sigma, torch.tensor([1, 2, -1]))[0]
     torch.testing.assert_close(Weakenable()(X, LEVEL, blurred).x0, exact)
 
 

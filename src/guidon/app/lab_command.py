@@ -61,6 +61,7 @@ def run(
     if not names:
         raise BadValue("say which experiment: guidon lab list names them, and `guidon lab run all` does every one")
     wanted = chosen(names, None if data is None else str(data))
+    out.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work
     for number, experiment in enumerate(wanted, start=1):
         label = f"[{number}/{len(wanted)}] {name_of(experiment)}"
         if not again and done(out, experiment):
@@ -79,7 +80,9 @@ class _Bars:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.label, self.progress = label, Progress(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self.label = label
+        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
     def __enter__(self) -> _Bars:
         self.progress.start()

@@ -100,8 +100,8 @@ class Run:
             "order": round(self.order(plain), 3),
             "order_guided": round(self.order(guided), 3),
             "evaluations": self.solver.evaluations,
-            "error": self.few[plain],
-            "error_guided": self.few[guided],
+            "error": float(f"{self.few[plain]:.4g}"),
+            "error_guided": float(f"{self.few[guided]:.4g}"),
         }
 
 
@@ -162,7 +162,7 @@ def in_distribution(solver: Solver, steps: Sequence[int], weight: float) -> tupl
         "stated": solver.order,
         "order": round(math.log(errors[-2] / errors[-1]) / math.log(steps[-1] / steps[-2]), 3),
         "evaluations": solver.evaluations,
-        "error": errors[-1],
+        "error": float(f"{errors[-1]:.4g}"),
         "guided_mean": round(float(mean), 4),
         "guided_std": round(math.sqrt(float(variance)), 4),
     }

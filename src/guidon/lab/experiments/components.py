@@ -140,15 +140,16 @@ class Components(Experiment):
             way: math.sqrt(sum(row["change"] ** 2 for row in parts if row["part"] == way) / len(seen)) for way in WAYS
         }
         spread = {way: sum(row["spread"] for row in parts if row["part"] == way) / len(seen) for way in WAYS}
-        alone = sorted(PARTS, key=lambda part: -size[part])
+        first, second, third = sorted(PARTS, key=lambda part: -size[part])
         rows = [row for one in seen for row in one.directions]
         off = max(rows, key=lambda row: abs(math.log(row["gain"] / row["gain_predicted"])))
         low, high = min(apart, key=lambda row: row["distance"]), max(apart, key=lambda row: row["distance"])
         naive = next(row["distance"] for row in apart if row["part"] == "naive")
         return [
             f"The {len(world.gaussians[NULL_LABEL].variances)} axes hold {world.kept:.1%} of the variance of {world.count} images.",
-            f"Of the parts alone, {WAYS[alone[0]]} changes images most: by {size[alone[0]]:.2f} (root mean square over pixels, in a range of 2), "
-            f"{WAYS[alone[1]]} by {size[alone[1]]:.2f}, {WAYS[alone[2]]} by {size[alone[2]]:.2f}; all together change them by {size['all']:.2f}.",
+            f"Of the parts alone, {WAYS[first]} changes images most: by {size[first]:.2f} (root mean square over pixels, in a range "
+            f"of 2), {WAYS[second]} by {size[second]:.2f}, {WAYS[third]} by {size[third]:.2f}; all together change them by "
+            f"{size['all']:.2f}.",
             f"With all of it the spread of what arrives is {spread['all']:.2f} of that without guidance; positive alone makes it "
             f"{spread['positive']:.2f}, negative alone {spread['negative']:.2f}, mean shift alone {spread['mean']:.2f}.",
             f"Where the covariances share their axes, the measured gains agree with the theorem to {max(one.off for one in seen):.1g}, "

@@ -232,12 +232,13 @@ def _sees(rows: Sequence[Row]) -> list[str]:
             "In an interval of noise levels " + ", ".join(f"`{t}` leaves {found[t]:.3f}" for t in intervals) + "."
         )
     pairs = [("cfg(linear(1, 11))", "cfg(linear(11, 1))"), ("cfg(cosine(1, 11))", "cfg(cosine(15, 1))")]
-    for up, down in pairs:
-        if up in found and down in found:
-            better = "more" if found[up] > found[down] else "no more"
-            sees.append(
-                f"Upwards, `{up}` leaves {found[up]:.4f}, {better} than downwards `{down}` with {found[down]:.4f}."
-            )
+    turned = [
+        f"`{up}` leaves {found[up]:.4f}, {'more' if found[up] > found[down] else 'no more'} than `{down}` with {found[down]:.4f}"
+        for up, down in pairs
+        if up in found and down in found
+    ]
+    if turned:
+        sees.append("Upwards against downwards: " + "; ".join(turned) + ".")
     moved = max(found, key=lambda text: abs(found[text] - other[text]))
     sees.append(
         f"Where the steps are changes most for `{moved}`: {found[moved]:.4f} with steps even in time, {other[moved]:.4f} with steps "

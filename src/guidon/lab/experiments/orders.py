@@ -34,11 +34,9 @@ class Orders(Experiment):
     With twice as many steps the error of a solver of order p falls by 2^p. The measured order is the slope of the median
     error over the last refinement; solvers with a share `eta` of noise take part with none. Guidance does not change an order,
     for it only makes another, equally smooth right-hand side of the ODE; what it changes is the size of the error.
-    Multistep solvers begin with steps of lower order, and some end with such. Where a run begins in nearly pure noise and
-    ends in nearly none these steps cost little, so that the order of all the others is what one measures.
-
-    A stated order is what a solver promises, and some do better: UniPC states that of its predictor, to which its corrector
-    adds one, and a last step of lower order may cost nothing that can be seen.
+    Multistep solvers begin with steps of lower order, and some end with such (`end="lower"`). Where a run begins in nearly pure
+    noise and ends in nearly none these steps cost little, so that the order of all the others is what one measures; with many
+    steps of a high order they begin to show, and the measured order is less than the stated one.
 
     A stochastic solver does not follow a path, so its order is one of distributions: of the W2 distance between the Gaussian
     that it ends with, exactly propagated through every step, and the true one. Beliefs are linear there, which flatters some

@@ -1,0 +1,56 @@
+"""``guidon lab``: what it lists, writes, leaves alone, and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from guidon.app import cli
+from guidon.lab.experiments import experiments
+
+QUICK = "two-modes(weights=[1, 3], steps=20, samples=100, points=50)"
+
+
+def run(*tokens: str) -> int:
+    return cli.run(["lab", *tokens])
+
+
+def test_every_experiment_is_listed_with_its_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, member in experiments():
+        assert name in shown and member.title in shown and " ".join(member.asks.split()) in shown
+
+
+def test_findings_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "deep" / "lab"
+    assert run("run", QUICK, "-o", str(out)) == 0
+    capsys.readouterr()
+    account = json.loads((out / "two-modes.json").read_text())
+    assert account["experiment"] == account["command"].split('"')[1] and account["sees"] and account["tables"]
+    for picture in account["pictures"]:
+        assert Image.open(out / picture).size[0] > 400
+    before = (out / "two-modes.json").stat().st_mtime_ns
+    assert run("run", QUICK, "-o", str(out)) == 0
+    assert "done before" in capsys.readouterr().out
+    assert (out / "two-modes.json").stat().st_mtime_ns == before
+    assert run("run", QUICK, "-o", str(out), "--again") == 0
+    assert (out / "two-modes.json").stat().st_mtime_ns > before
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (("run",), "guidon lab list"),
+        (("run", "two-mode"), "two-modes"),
+        (("run", "two-modes(stops=3)"), "stops"),
+        (("run", "two-modes", "--data", "digits"), "looks at images"),
+        (("run", "two-modes", "-o", "/proc/nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_done_is_said(tokens: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*tokens) == 2
+    assert said in capsys.readouterr().err
