@@ -72,9 +72,10 @@ class Experiment(ABC):
             track: goes through the parts of a long work and shows how far it is: ``for weight in track(weights, "weights")``.
         """
 
-    def text(self) -> str:
+    @classmethod
+    def text(cls) -> str:
         """Return what its page says before the findings, in Markdown."""
-        body = (inspect.getdoc(type(self)) or "").partition("\n")[2]
+        body = (inspect.getdoc(cls) or "").partition("\n")[2]
         return body.partition("\nArgs:")[0].strip()
 
 
