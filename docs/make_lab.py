@@ -51,7 +51,7 @@ def _page(name: str, member: type[Experiment], account: dict[str, Any]) -> str:
     blocks += [f"![{member.title}]({picture})" for picture in account["pictures"]]
     blocks += ["## Found", "\n".join(f"- {sentence}" for sentence in account["sees"])]
     for title, rows in account["tables"].items():
-        blocks += [f"## {title[0].upper()}{title[1:]}", _table(rows)]
+        blocks += [f"## {title.capitalize().replace('_', ' ')}", _table(rows)]
     blocks.append(
         f"`{account['command']}` took {account['seconds']:g} s ({account['machine']}); all numbers: [{name}.json]({name}.json)."
     )
@@ -62,7 +62,8 @@ def _page(name: str, member: type[Experiment], account: dict[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [names, ["---"] * len(names), *([_cell(row.get(name)) for name in names] for row in rows[:LONGEST])]
+    heads = [name.replace("_", " ") for name in names]
+    lines = [heads, ["---"] * len(names), *([_cell(row.get(name)) for name in names] for row in rows[:LONGEST])]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return text if len(rows) <= LONGEST else f"{text}\n\n{len(rows) - LONGEST} more rows are in the JSON."
 

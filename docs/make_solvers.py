@@ -8,6 +8,7 @@ from typing import Any
 
 from make_rules import _safe as safe
 
+import guidon.noise.grids  # noqa: F401  registers them
 from guidon import registry
 from guidon.app.list_command import arguments
 from guidon.app.rule_cards import read_docstring
