@@ -1,0 +1,89 @@
+"""Steps in the time of another process: the formula, which clocks make no difference, and which there are not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support.drive import drive, moments, sample
+from support.mixtures import Exact, plane, told
+from support.numbers import agree, f64, normal
+
+from guidon.errors import BadValue
+from guidon.guidance import CFG, Guided
+from guidon.noise import EDM, Cosine, Flow, Process, VPTable
+from guidon.noise.grids import LogSNR
+from guidon.noise.sde import VE, VP
+from guidon.solvers import Euler, Heun
+from guidon.solvers.clock import slope
+
+LEVELS = LogSNR(0.05, 10.0).levels(EDM(), 6)[:-1]
+
+
+@pytest.mark.parametrize(
+    ("clock", "t", "alpha", "sigma"),
+    [
+        (EDM(), 2.0, 0.0, 1.0),
+        (Flow(), 0.3, -1.0, 1.0),
+        (Cosine(), 0.4, -math.pi / 2 * math.sin(0.2 * math.pi), math.pi / 2 * math.cos(0.2 * math.pi)),
+        (VE(), 4.0, 0.0, 0.25),
+    ],
+    ids=str,
+)
+def test_slopes(clock: Process, t: float, alpha: float, sigma: float) -> None:
+    """dx/dt = alpha'(t) x0 + sigma'(t) eps, by derivatives taken by hand."""
+    x0, eps = normal(3, 2), normal(3, 2, seed=5)
+    agree(slope(Guided(x0, eps), clock, t), alpha * x0 + sigma * eps, "dx/dt", rtol=1e-12)
+
+
+@pytest.mark.parametrize("process", [EDM(), Cosine(), VP()], ids=str)
+def test_an_euler_step_of_the_variance_preserving_sde(process: Process) -> None:
+    """x + (t' - t) (alpha' x0 + sigma' eps) at the scale of VP, and back at the scale of the run's own process."""
+    clock = VP()
+    here, there = process.level_at(1.3), process.level_at(0.8)
+    now, later = clock.level_at(1.3), clock.level_at(0.8)
+    x0, eps = f64([0.4]), f64([-1.1])
+    rate = -(clock.beta_min + clock.beta_d * now.t) / 2  # of log alpha
+    moved = x0 * rate * now.alpha + eps * (-rate * now.alpha**2 / now.sigma)
+    want = (now.alpha * x0 + now.sigma * eps + (later.t - now.t) * moved) / later.alpha * there.alpha
+    (_, end), _ = drive(
+        Euler(clock), moments([here, there]), here.alpha * x0 + here.sigma * eps, lambda x, at: Guided(x0, eps)
+    )
+    agree(end, want, "state", rtol=1e-9)
+
+
+def test_in_the_time_of_flow_euler_is_the_same() -> None:
+    """Straight lines of (alpha x0, sigma eps) are straight in flow time too, so only the second slope of Heun differs."""
+    x = 10 * normal(4, 2)
+    plain, flow = (
+        sample(Exact(plane()), LEVELS, solver, CFG(2.0), x, told([0, 1, 1, 0])) for solver in (Euler(), Euler(Flow()))
+    )
+    agree(flow, plain, "ends", rtol=1e-10)
+    plain, flow = (
+        sample(Exact(plane()), LEVELS, solver, CFG(2.0), x, told([0, 1, 1, 0]))
+        for solver in (Heun(), Heun(clock=Flow()))
+    )
+    assert (plain - flow).abs().max() > 1e-3
+
+
+def test_the_noise_level_is_the_time_of_edm() -> None:
+    x = 10 * normal(4, 2)
+    for solver, same in ((Heun(), Heun(clock=EDM())), (Heun(0.6), Heun(0.6, EDM())), (Euler(), Euler(EDM()))):
+        ends = [sample(Exact(plane()), LEVELS, s, CFG(2.0), x, told([0, 1, 1, 0])) for s in (solver, same)]
+        agree(ends[1], ends[0], str(same), rtol=1e-10)
+
+
+def test_a_flow_can_start_without_signal() -> None:
+    levels = [Flow().level(t) for t in (1.0, 0.7, 0.3)]
+    end = sample(Exact(plane()), levels, Heun(clock=Flow()), CFG(2.0), normal(4, 2), told([0, 1, 1, 0]))
+    assert torch.isfinite(end).all()
+
+
+def test_what_is_no_clock_is_refused() -> None:
+    for make in (lambda: Euler(VPTable()), lambda: Heun(clock=VPTable("cosine"))):
+        with pytest.raises(BadValue, match="continuous process"):
+            make()
+    for alpha in (0.0, 1.5, -1.0):
+        with pytest.raises(BadValue, match="alpha"):
+            Heun(alpha)
