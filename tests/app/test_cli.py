@@ -14,7 +14,7 @@ from guidon._version import __version__
 from guidon.app import sample_command
 from guidon.errors import SaveFailed
 
-COMMANDS = ("train", "sample", "info", "list", "rules", "cite", "demo")
+COMMANDS = ("train", "sample", "info", "list", "rules", "solvers", "cite", "demo")
 
 
 def test_help_comes_fast_and_without_torch():

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from guidon.app import cli
+from guidon.app.lab_command import LIST_EXAMPLES, RUN_EXAMPLES
 from guidon.lab.experiments import experiments
 
 QUICK = "two-modes(weights=[1, 3], steps=20, samples=100, points=50)"
@@ -23,6 +24,14 @@ def test_every_experiment_is_listed_with_its_question(capsys: pytest.CaptureFixt
     shown = " ".join(capsys.readouterr().out.split())
     for name, member in experiments():
         assert name in shown and member.title in shown and " ".join(member.asks.split()) in shown
+
+
+@pytest.mark.parametrize(("command", "examples"), [("list", LIST_EXAMPLES), ("run", RUN_EXAMPLES)])
+def test_help_shows_examples(command: str, examples: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    shown = capsys.readouterr().out
+    assert shown.count("\n  guidon ") == examples.count("\n  guidon ") > 0
+    assert max(map(len, examples.splitlines())) <= 80
 
 
 def test_findings_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ EXAMPLES = """Examples:
   guidon rules apg                                       one of them in full
   guidon solvers                                         ways from noise to images
   guidon cite "cfg(4) | apg"                             BibTeX of a rule
-  guidon lab run two-modes                               an experiment where the truth is known
+  guidon lab run two-modes                               an exact experiment
   guidon COMMAND --help                                  more about a command"""
 
 app = App(

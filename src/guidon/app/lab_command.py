@@ -15,10 +15,10 @@ LIST_EXAMPLES = """Examples:
 
 RUN_EXAMPLES = """Examples:
 
-  guidon lab run all -o lab                              every experiment; those done before are left as they are
-  guidon lab run two-modes orders -o lab                 two of them
-  guidon lab run 'fields(rule="cfg(4) | apg")' -o lab    with other settings, in the text form of rules
-  guidon lab run components --data cifar10/ -o lab       on the images of a folder"""
+  guidon lab run all                          every one that is not done yet
+  guidon lab run two-modes orders -o out      two of them
+  guidon lab run 'fields(rule="cfg(4)|apg")'  with other settings
+  guidon lab run components --data cifar10/   on the images of a folder"""
 
 lab = App(name="lab", help="Experiments in worlds where the truth about guidance is known.", help_format="plaintext")
 
