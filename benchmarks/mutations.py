@@ -51,7 +51,7 @@ class Mutant:
     """One change to one file.
 
     Args:
-        file: name of the file.
+        file: the file, from the package's folder.
         function: where in it, with the class.
         line: of the change, from 1.
         kind: sign, factor, number, space, end, comparison, extreme or operands.

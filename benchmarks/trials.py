@@ -1,4 +1,4 @@
-"""Runs tests against a changed file of guidance, each time in a child of a process that has loaded all but the package.
+"""Runs tests against a changed file of the package, each time in a child of a process that has loaded all but the package.
 
 So a trial costs what its tests cost, and not the seconds that torch takes to load. The tests run once without any change, and
 are watched for the functions that they get to: against a change run only those that get to the function it is in.
@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import CodeType, FrameType
@@ -25,8 +25,15 @@ import pytest
 from hypothesis import Phase, settings
 from mutations import Mutant
 
-PACKAGE = "src/guidon/guidance"
-LOADED_ONCE = ("torch", "numpy", "safetensors.torch", "pydantic", "yaml")  # by the tests, besides pytest and hypothesis
+PACKAGE = "src/guidon"
+LOADED_ONCE = (
+    "torch",
+    "numpy",
+    "scipy.special",
+    "safetensors.torch",
+    "pydantic",
+    "yaml",
+)  # by the tests, besides pytest and hypothesis
 
 Plan = Sequence[Sequence[str]]  # groups of tests, run one after the other until one fails
 Verdict = dict[str, Any]  # verdict: killed, hung or survived; by: the test that failed; seconds
@@ -74,15 +81,20 @@ def trials(
             child.kill()
 
 
-def unchanged(folder: Path, files: Sequence[str]) -> dict[str, Any]:
+def unchanged(folder: Path, files: Sequence[str], watched: Collection[str]) -> dict[str, Any]:
     """Run the tests without any change.
 
+    Args:
+        folder: where copies of the package and its tests lie.
+        files: of tests.
+        watched: files of the package.
+
     Returns:
-        seconds: that all of them take, and a little for watching; failed: tests; reached: by test, the "file function" in the
-        guidance package that it gets to.
+        seconds: that all of them take, and a little for watching; failed: tests; took: by test, its
+        seconds; reached: by test, the "file function" in watched files that it gets to.
     """
     began = time.monotonic()
-    pipe, child = _forked(_run_unchanged, folder, files)
+    pipe, child = _forked(_run_unchanged, folder, files, watched)
     try:
         told = _received(pipe)
     finally:
@@ -112,16 +124,16 @@ def _received(pipe: Connection) -> dict[str, Any] | None:
         return None
 
 
-def _run_unchanged(pipe: Connection, folder: Path, files: Sequence[str]) -> None:
+def _run_unchanged(pipe: Connection, folder: Path, files: Sequence[str], watched: Collection[str]) -> None:
     _settle(folder)
-    watch, reach = _Watch(), _Reach(folder)
+    watch, reach = _Watch(), _Reach(folder, watched)
     _pytest(["--continue-on-collection-errors", *files], watch, reach)
-    pipe.send({"failed": watch.failed, "reached": reach.told()})
+    pipe.send({"failed": watch.failed, "took": watch.took, "reached": reach.told()})
 
 
 def _try(pipe: Connection, mutant: Mutant, folder: Path, plan: Plan) -> None:
     _settle(folder)
-    module = f"guidon.guidance.{Path(mutant.file).stem}"
+    module = "guidon." + mutant.file.removesuffix(".py").replace("/", ".")
     sys.meta_path.insert(0, _Changed(module, folder / PACKAGE / mutant.file, mutant.source))
     for group in plan:
         watch = _Watch(group)
@@ -173,10 +185,11 @@ class _Changed(importlib.machinery.SourceFileLoader):
 
 
 class _Watch:
-    """A plugin of pytest that notes which tests fail; it keeps those named, or all where none is."""
+    """A plugin of pytest that notes which tests fail; it keeps those named, in their order, or all where none is."""
 
     def __init__(self, kept: Sequence[str] = ()) -> None:
-        self.kept, self.failed = frozenset(kept), list[str]()
+        self.kept = {test: place for place, test in enumerate(kept)}
+        self.failed, self.took = list[str](), dict[str, float]()
 
     def pytest_configure(self) -> None:
         # one failure is enough: hypothesis need not look for a smaller one
@@ -185,9 +198,12 @@ class _Watch:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         # should the change rename every test of a file, all of them run
-        items[:] = [item for item in items if item.nodeid in self.kept] or items
+        kept = [item for item in items if item.nodeid in self.kept]
+        items[:] = sorted(kept, key=lambda item: self.kept[item.nodeid]) or items
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self.took[report.nodeid] = round(report.duration, 4)
         if report.failed:
             self.failed.append(report.nodeid)
 
@@ -202,22 +218,22 @@ class _Reach:
     What is called while a file is loaded, or by a fixture, counts for every test of the file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.package = str(folder / PACKAGE)
+    def __init__(self, folder: Path, watched: Collection[str]) -> None:
+        self.watched = {str(folder / PACKAGE / file): file for file in watched}
         self.by_test: dict[str, set[CodeType]] = {}
         self.by_file: dict[str, set[CodeType]] = {}
         self.now: set[CodeType] = set()
 
     def told(self) -> dict[str, list[str]]:
-        """Return, by test, "file function" for each function of the package."""
+        """Return, by test, "file function" for each function of the watched files."""
         return {
             test: sorted({self._name(code) for code in codes | self.by_file[test.partition("::")[0]]} - {""})
             for test, codes in self.by_test.items()
         }
 
     def _name(self, code: CodeType) -> str:
-        path, function = Path(code.co_filename), code.co_qualname.partition(".<locals>")[0]
-        return f"{path.name} {function}" if code.co_filename.startswith(self.package) else ""
+        file, function = self.watched.get(code.co_filename, ""), code.co_qualname.partition(".<locals>")[0]
+        return f"{file} {function}" if file else ""
 
     @contextlib.contextmanager
     def _traced(self) -> Iterator[set[CodeType]]:

@@ -40,15 +40,16 @@ CONVENTIONS = """## Where runs begin and end, by the original's name
 
 | original | here |
 | --- | --- |
-| k-diffusion `get_sigmas_karras`, `_exponential`, `_polyexponential`, `_vp` | `karras`, `exponential`, `polyexponential(rho)`, `vp` |
+| k-diffusion `get_sigmas_karras`, `_exponential`, `_polyexponential`, `_vp` | `karras`, `exponential`, `polyexponential(2)`, `vp` |
 | k-diffusion without the final 0 | `ends(GRID, at='last')` |
 | diffusers `final_sigmas_type="sigma_min"`, DDIM `set_alpha_to_one=False` | `ends(GRID, at='least')` |
-| diffusers `timestep_spacing` linspace, leading, trailing | `linspace`, `leading(steps_offset)`, `trailing` |
-| the same for DPM-Solver, UniPC and DEIS (n + 1 points) | `linspace(spare=1, whole=true)`, `leading(offset, spare=1)` |
-| diffusers `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` | `karras`, `exponential`, `beta` |
-| diffusers `lower_order_final`, `solver_type` | `dpmpp-2m(end='lower')`, `dpmpp-2m(form='heun')` |
+| diffusers `timestep_spacing` linspace, leading, trailing | `linspace`, `leading(1)` with its `steps_offset`, `trailing` |
+| linspace of DDPM and DDIM, which rounds | `linspace(whole=true)`; DDIM goes down N // n from each timestep, which only leading gives |
+| spacings of DPM-Solver, UniPC and DEIS (n + 1 points) | `linspace(spare=1, whole=true)`, `leading(1, spare=1)` |
+| diffusers `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` with linspace | `karras`, `exponential`, `beta` |
+| diffusers `solver_type="heun"`; `lower_order_final` (below 15 steps) | `dpmpp-2m(form='heun')`; `dpmpp-2m(end='lower')` |
 | zero terminal SNR with 2^-24 of the signal left (diffusers' sigma-based solvers) | `finite(GRID)` |
-| flow `shift` | `shifted(GRID, shift)` |
+| flow `shift` (diffusers shifts the last time twice) | `shifted(3)` |
 | OpenAI's `timestep_respacing` | `respaced('ddim25')` |
 | EDM's sampler | `--solver "churn(heun)" --grid karras` |
 | levels that meet the edges of an interval rule | `aligned(GRID, [0.3, 5])` |

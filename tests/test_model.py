@@ -169,6 +169,27 @@ def test_an_unconditional_model_has_no_labels() -> None:
         model.sample("cat")
 
 
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "ends(karras, at='last')",
+        "ends(karras, at='least')",
+        "ends(aligned(karras, [0.5]), at='least')",
+        "ends(listed([9, 1, 0.1]), at='last')",
+        "aligned(log-snr, [3, 0.3])",
+        "listed([9, 1, 0.1])",
+        "finite(linspace)",
+    ],
+)
+def test_a_record_makes_the_same_images_on_any_grid(grid: str) -> None:
+    model = tiny()
+    first = model.sample(n=2, seed=3, grid=grid, solver="churn(solver=euler, amount=5)", steps=6)
+    record = first.record
+    again = model.sample(n=2, seed=3, grid=record["grid"], solver=record["solver"], steps=record["steps"])
+    assert torch.equal(again.x, first.x)
+    assert record["steps"] == 6 or "listed" in grid
+
+
 def test_a_respacing_says_its_own_number_of_steps() -> None:
     samples = tiny(process="vp-table", output="eps").sample(n=1, grid="respaced('ddim4')", steps=20)
     assert (samples.record["steps"], samples.nfe) == (4, 8)

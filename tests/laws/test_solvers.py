@@ -15,7 +15,18 @@ from guidon.guidance import CFG, Interval
 from guidon.noise import EDM, Flow, Level, Process, VOutput, VPTable
 from guidon.noise.grids import LogSNR, Trailing
 from guidon.sampling import Engine, PerImageNoise, RecordedNoise, Trajectory
-from guidon.solvers import DDPM, PLMS, DPMFast, DPMppSDE, Langevin, Solver
+from guidon.solvers import (
+    DDPM,
+    PLMS,
+    DPM2Ancestral,
+    DPMFast,
+    DPMpp2MSDE,
+    DPMpp2SAncestral,
+    DPMpp3MSDE,
+    DPMppSDE,
+    Langevin,
+    Solver,
+)
 
 SOLVERS = pytest.mark.parametrize("solver", solvers(), ids=str)
 PROCESSES = pytest.mark.parametrize("process", processes(), ids=str)
@@ -173,3 +184,8 @@ def test_starts_where_no_signal_is_left(solver: Solver) -> None:
     got = sample(Exact(plane(), VOutput(), 0.4), levels, solver, CFG(1.5), normal(4, 2), told(LABELS), noise())
     assert torch.isfinite(got).all()
     assert got.abs().max() < 5
+
+
+@pytest.mark.parametrize("solver", [DPM2Ancestral, DPMpp2SAncestral, DPMpp2MSDE, DPMpp3MSDE, DPMppSDE])
+def test_any_fresh_noise_leaves_order_one(solver: type[Solver]) -> None:
+    assert [solver(eta=eta).order for eta in (0.0, 1e-3, 1.0)] == [2, 1, 1]  # type: ignore[call-arg]

@@ -16,6 +16,7 @@ from guidon.noise import EDM, Flow, Process, VPTable
 from guidon.noise.grids import (
     NOISIEST,
     Aligned,
+    Beta,
     Ends,
     Finite,
     Grid,
@@ -24,6 +25,7 @@ from guidon.noise.grids import (
     Linspace,
     Listed,
     LogSNR,
+    Polyexponential,
     Shifted,
     Trailing,
 )
@@ -96,8 +98,8 @@ def test_ends_on_a_table() -> None:
     grid = Leading(1)
     assert times(Ends(grid), 8, STABLE) == times(grid, 8, STABLE)
     assert times(Ends(grid, "least"), 8, STABLE) == [876, 751, 626, 501, 376, 251, 126, 1, 0]
-    assert times(Ends(grid, "last"), 8, STABLE) == [876, 751, 626, 501, 376, 251, 126, 1]
-    assert times(Ends(Leading(), "least"), 4, STABLE) == [750, 500, 250, 0]  # already there
+    assert times(Ends(grid, "last"), 7, STABLE) == [876, 751, 626, 501, 376, 251, 126, 1]
+    assert times(Ends(Leading(), "least"), 3, STABLE) == [750, 500, 250, 0]  # the grid's own last level
 
 
 @pytest.mark.parametrize("process", [EDM(), Flow(), VPTable()], ids=str)
@@ -106,10 +108,27 @@ def test_ends_on_any_process(process: Process) -> None:
     grid = LogSNR(sigma_min=0.5)
     assert Ends(grid, "least").levels(process, 5) == (*grid.levels(process, 5)[:-1], least)
     for at in ("least", "last"):
-        assert len(Ends(Karras(), at).levels(process, 5)) == 5  # no step from the least noisy level to itself
-        assert Ends(Karras(), at).levels(process, 5) == Karras().levels(process, 5)[:-1]
-    assert Ends(Ends(grid, "last"), "clean").levels(process, 5) == grid.levels(process, 5)
+        assert Ends(Karras(), at).levels(process, 5) == Karras().levels(process, 6)[:-1]  # five steps, none to itself
     assert Aligned(Ends(grid, "last"), (0.7,)).levels(process, 5)[-1].noise_level == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("at", [(3.0, 0.3), (0.3, 3.0), (3.0000000000000004, 1.0)], ids=str)
+def test_the_ends_of_a_grid_may_be_among_those_aligned(at: tuple[float, ...]) -> None:
+    """They differ from what was asked for by rounding, and no step may have no length."""
+    for process in (EDM(), Flow(), VPTable()):
+        taus = [level.noise_level for level in Aligned(Karras(7.0, 0.1, 3.0), at).levels(process, 8)]
+        assert all(math.isclose(a, tau, rel_tol=1e-9) for a in at for tau in [min(taus[:-1], key=lambda t: abs(t - a))])
+        assert all(below < 0.99 * above for above, below in itertools.pairwise(taus))
+        assert len(taus) == 9
+
+
+def test_the_order_of_what_is_aligned_does_not_matter() -> None:
+    grid = Listed((80.0, 10.0, 2.0, 1.0))
+    assert Aligned(grid, (4.0, 1.9)).levels(EDM(), 4) == Aligned(grid, (1.9, 4.0)).levels(EDM(), 4)
+
+
+def test_ranges_that_are_finite_are_kept() -> None:
+    assert Karras().levels(EDM(sigma_max=1e4), 5)[0].noise_level == pytest.approx(1e4)
 
 
 def test_finite_begins_where_a_trace_of_signal_is_left() -> None:
@@ -142,7 +161,10 @@ def test_shift_of_flow_times() -> None:
         (Aligned(DECADES, (200.0,)), 4, EDM(), BadValue, "goes from 100 to 0.1"),
         (Aligned(DECADES, (0.05,)), 4, EDM(), BadValue, "goes from 100 to 0.1"),
         (Aligned(DECADES, (4.0, 3.0, 2.0, 0.3)), 4, EDM(), BadValue, "3 levels to move onto 4"),
-        (Ends(Trailing(), "last"), 1, EDM(), BadValue, "at least 2 steps"),
+        (Ends(Listed((5.0,)), "last"), 1, EDM(), BadValue, "list more levels"),
+        (Aligned(Karras(), (1.0,)), 1, EDM(), BadValue, "take more steps"),
+        (Polyexponential(10.0), 50, EDM(), BadValue, "the same"),
+        (Beta(0.05, 0.05), 20, EDM(), BadValue, "the same"),
         (Shifted(3, Trailing()), 4, EDM(), NotSupported, "noisiest that this process has"),
     ],
 )
@@ -159,6 +181,8 @@ def test_refused_levels(grid: Grid, steps: int, process: Process, error: type[Ex
         (lambda: Aligned(Karras(), (1.0, 0.0)), "noise levels > 0"),
         (lambda: Aligned(Karras(), (math.inf,)), "noise levels > 0"),
         (lambda: Ends(Karras(), "never"), "there are: clean, least, last"),
+        (lambda: Ends(Ends(Karras(), "last"), "least"), "ends once"),
+        (lambda: Karras(math.inf), "rho"),
         (lambda: Shifted(0), "shift > 0"),
         (lambda: parse("grid", "ends(3)"), "ends takes grid as"),
         (lambda: parse("grid", "aligned(karras)"), "aligned needs at"),

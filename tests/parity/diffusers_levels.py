@@ -69,10 +69,10 @@ def ended(name: str, grid: Grid, config: Config, process: Process, n: int) -> tu
     last = config.get("final_sigmas_type", "sigma_min" if name == "DEISMultistep" else "zero")
     if last not in ("zero", "sigma_min"):
         unknown(name, f"final_sigmas_type {last}")
-    levels = Ends(grid, "clean" if last == "zero" else "least").levels(process, n)
-    return (
-        levels if len(levels) > n else (*levels, levels[-1])
-    )  # the library stays a step where it already is at the least
+    levels, ended = grid.levels(process, n), Ends(grid, "clean" if last == "zero" else "least").levels(process, n)
+    if levels[:-1] == ended[:-1]:
+        return ended
+    return (*levels[:-1], levels[-2])  # the library stays a step where it already is at the least
 
 
 def clipped(name: str, config: Config, process: VPTable, n: int) -> list[Level]:

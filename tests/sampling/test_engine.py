@@ -16,11 +16,23 @@ from torch import Tensor
 
 from guidon.conditioning import Context
 from guidon.errors import BadValue, NotSupported, NumericalError, ShapeMismatch
-from guidon.guidance import CFG, Autoguidance, Branch, CosineWeight, Guided, Interval, Moment, Rule
+from guidon.guidance import CFG, FBG, Autoguidance, Branch, CosineWeight, Guided, Interval, Moment, Rule
 from guidon.noise import EDM, Cosine, Flow, Level, Prediction, VPTable
 from guidon.noise.grids import Karras, LogSNR
 from guidon.sampling import Engine, PerImageNoise, Query, RecordedNoise, RecordingNoise, Trajectory
-from guidon.solvers import DDIM, DPMpp2M, Euler, EulerAncestral, Heun
+from guidon.solvers import (
+    DDIM,
+    DPM2,
+    PCG,
+    Churn,
+    DPMpp2M,
+    DPMppSDE,
+    Euler,
+    EulerAncestral,
+    Heun,
+    Langevin,
+    Solver,
+)
 
 RULES = [CFG(1.0), CFG(0.0), CFG(4.0), CFG(2.0, when=Interval(0.3, 3)), CFG(CosineWeight(1, 6))]
 PROCESSES = [EDM(), Cosine(), Flow(), VPTable()]
@@ -273,7 +285,7 @@ class FailsAt(Euler):
     index: int = 2
 
     def step(self, x: Tensor, at: Moment, carry: object, noise: object) -> object:
-        if at.index == self.index:
+        if at.index == self.index and x.numel() > 1:  # on images; a rehearsal finds nothing wrong
             raise ValueError("broken")
         return super().step(x, at, carry, noise)  # type: ignore[arg-type]
 
@@ -293,6 +305,46 @@ def test_one_that_fails_leaves_and_the_others_go_on() -> None:
     agree(whole.x, alone, "the image of the one that went on")
     with pytest.raises(BadValue, match="start a new one"):
         engine.join(broken)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [Heun(0.5), Heun(clock=Flow(), alpha=0.3), DPMppSDE(r=0.2), DPM2(), Churn(Euler(), 4.0), Langevin(2)],
+    ids=str,
+)
+def test_what_a_step_asks_between_levels_is_known_before_the_first(solver: Solver) -> None:
+    """Guidance opens only where no level is; the null condition is asked for there, and missing."""
+    levels = [EDM().level(tau) for tau in (4.0, 1.0, 0.25)]
+    plain = Trajectory(4 * normal(2, 2), levels, solver, CFG(1.0), told([0, 1]), lambda: normal(2, 2))
+    engine, asked = Engine({"main": Exact(plane())}), []
+    engine.join(plain)
+    while not plain.done:
+        asked.append(plain.queries[0].level.noise_level)
+        engine.round()
+    for tau in {tau for tau in asked if all(abs(tau - level.noise_level) > 1e-9 for level in levels[:-1])}:
+        rule = CFG(3.0, when=Interval(tau * (1 - 1e-6), tau * (1 + 1e-6)))
+        with pytest.raises(NotSupported, match="null"):
+            Trajectory(4 * normal(2, 2), levels, solver, rule, {"given": told([0, 1])["given"]}, lambda: normal(2, 2))
+
+
+def test_a_rule_that_follows_the_path_refuses_solvers_that_ask_elsewhere() -> None:
+    for solver in (Langevin(), PCG(), Churn(PCG())):
+        for rule in (FBG(), CFG(2.0) | FBG()):
+            with pytest.raises(NotSupported, match="choose another solver"):
+                run_of(rule, solver)
+    run_of(FBG(), Churn(Heun()))
+
+
+def test_only_solvers_without_noise_go_up() -> None:
+    up = [EDM().level(tau) for tau in (0.1, 1.0, 10.0)]
+    for solver in solvers():
+        make = lambda s=solver: Trajectory(normal(2, 2), up, s, CFG(1.0), told([0, 1]), lambda: normal(2, 2))  # noqa: E731
+        if solver.stochastic:
+            with pytest.raises(NotSupported, match="noisier"):
+                make()
+        else:
+            end = Engine({"main": Exact(plane())}).run([make()])[0]
+            assert torch.isfinite(end).all(), solver
 
 
 def test_a_run_is_refused_as_a_whole_and_ends_when_its_trajectories_have_left() -> None:

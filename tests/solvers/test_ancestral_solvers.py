@@ -15,9 +15,9 @@ from torch import Tensor
 from guidon.errors import BadValue, NotSupported
 from guidon.guidance import CFG, Guided, Moment
 from guidon.noise import EDM, Cosine, Flow, Level, Process, VPTable
-from guidon.noise.grids import LogSNR
+from guidon.noise.grids import LogSNR, Trailing
 from guidon.registry import to_text
-from guidon.solvers import DDIM, DDPM, DPMpp2SAncestral, Euler, EulerAncestral
+from guidon.solvers import DDIM, DDPM, DPM2Ancestral, DPMpp2SAncestral, DPMppSDE, Euler, EulerAncestral
 
 PROCESSES = pytest.mark.parametrize("process", [EDM(), Cosine(), Flow(), VPTable()], ids=lambda p: type(p).__name__)
 SOLVERS = pytest.mark.parametrize("solver", [EulerAncestral, DPMpp2SAncestral])
@@ -82,6 +82,46 @@ def test_the_middle_is_halfway_in_log_noise_level(process: Process, eta: float) 
         assert math.isclose(here.noise_level, math.sqrt(first.at.noise_level * down), rel_tol=1e-9)
         assert math.isclose(here.t, process.time_at(here.noise_level), rel_tol=1e-12)  # what a network is shown
         assert (second.at.began, second.at.there) == (first.at.here, first.at.there)
+
+
+@pytest.mark.parametrize("r", [0.3, 0.5, 1.0])
+def test_wherever_the_second_evaluation_is_a_straight_belief_counts_by_its_middle(r: float) -> None:
+    here, there, start = Cosine().level_at(4.0), Cosine().level_at(1.5), f64([0.8])
+
+    def believe(x: Tensor, at: Moment) -> Guided:
+        x0 = torch.full_like(x, math.log(at.noise_level))
+        return Guided(x0, (x - at.here.alpha * x0) / at.here.sigma)
+
+    states, _ = drive(DPMppSDE(0.0, r), moments([here, there]), start, believe)
+    ratio = 1.5 / 4.0
+    want = start / here.alpha * ratio + (1 - ratio) * math.log(math.sqrt(4.0 * 1.5))
+    agree(states[-1], there.alpha * want, "state", rtol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [EulerAncestral, DPM2Ancestral, DPMpp2SAncestral, DPMppSDE])
+@pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
+def test_from_a_level_without_signal_they_are_ancestral_euler(solver: type, eta: float) -> None:
+    at = moments(Trailing().levels(VPTable(zero_snr=True), 10))[0]
+    assert at.here.alpha == 0
+    x, x0, eps, new = (normal(4, 2, seed=seed) for seed in range(4))
+    states, asked = drive(solver(eta), [at], x, lambda x, at: Guided(x0, eps), lambda: new)
+    want = at.there.alpha * x0 + at.there.sigma * (math.sqrt(1 - eta**2) * eps + eta * new)
+    agree(states[-1], want, "state")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_follows_a_drift_by_its_variance(variance: str) -> None:
+    here, there = VPTable().level(700.0), VPTable().level(500.0)
+    forward = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
+    length = forward * (there.sigma / here.sigma) ** 2 if variance == "small" else forward
+    x, x0, eps, drift = (normal(4, 2, seed=seed) for seed in range(4))
+    for at, moved in ((Moment(here, there), length), (Moment(here, VPTable().clean), 0.0)):
+        plain, pushed = (
+            drive(DDPM(variance), [at], x, lambda x, at, d=d: Guided(x0, eps, drift=d), lambda: 0 * x)[0][-1]
+            for d in (None, drift)
+        )
+        agree(pushed - plain, moved * drift, "what the drift adds")
 
 
 def test_levels_made_by_hand_have_no_middle() -> None:

@@ -13,7 +13,7 @@ from support.numbers import agree, f64, normal
 from guidon.errors import BadValue
 from guidon.guidance import CFG, Guided, Moment
 from guidon.noise import EDM, VPTable
-from guidon.noise.grids import Karras
+from guidon.noise.grids import Karras, Trailing
 from guidon.solvers import DPM2, LMS, PLMS, Churn, DPMpp2M, Euler, Heun, Rectified, Solver, UniPC
 
 LEVELS = Karras(7.0, 0.02, 20.0).levels(EDM(), 10)
@@ -74,6 +74,20 @@ def test_the_state_keeps_the_distribution_of_its_level() -> None:
     assert total == pytest.approx(variance * level.alpha**2 + level.sigma**2, rel=1e-9)
 
 
+def test_a_level_without_signal_cannot_be_raised() -> None:
+    levels = Trailing().levels(VPTable(zero_snr=True), 4)
+    believe = guided_by(CFG(2.0), Exact(plane()), told([0, 1, 1, 0]))
+    drawn: list[int] = []
+
+    def noise() -> torch.Tensor:
+        drawn.append(1)
+        return normal(4, 2)
+
+    states, _ = drive(Churn(low=0.0, high=math.inf), moments(levels), normal(4, 2), believe, noise)
+    assert torch.isfinite(torch.stack(states)).all()
+    assert len(drawn) == 3
+
+
 @pytest.mark.parametrize("solver", [DPMpp2M(), LMS(), UniPC(), PLMS(), Rectified()], ids=str)
 def test_solvers_with_memory_are_refused(solver: Solver) -> None:
     with pytest.raises(BadValue, match="take heun, euler or dpm-2"):
@@ -82,6 +96,8 @@ def test_solvers_with_memory_are_refused(solver: Solver) -> None:
 
 def test_its_values_are_checked() -> None:
     assert Churn(DPM2()).evaluations == 2
+    with pytest.raises(BadValue, match="a solver such as Heun"):
+        Churn("heun")  # type: ignore[arg-type]
     for wrong in ({"amount": 0.0}, {"low": -1.0}, {"low": 2.0, "high": 2.0}, {"noise": 0.0}):
         with pytest.raises(BadValue, match="churn needs"):
             Churn(**wrong)  # type: ignore[arg-type]

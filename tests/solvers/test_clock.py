@@ -11,9 +11,9 @@ from support.mixtures import Exact, plane, told
 from support.numbers import agree, f64, normal
 
 from guidon.errors import BadValue
-from guidon.guidance import CFG, Guided
+from guidon.guidance import CFG, CFGpp, Guided
 from guidon.noise import EDM, Cosine, Flow, Process, VPTable
-from guidon.noise.grids import LogSNR
+from guidon.noise.grids import LogSNR, Trailing
 from guidon.noise.sde import VE, VP
 from guidon.solvers import Euler, Heun
 from guidon.solvers.clock import slope
@@ -74,6 +74,29 @@ def test_the_noise_level_is_the_time_of_edm() -> None:
         agree(ends[1], ends[0], str(same), rtol=1e-10)
 
 
+@pytest.mark.parametrize("clock", [EDM(), VE(), Flow(), Cosine(), VP()], ids=str)
+def test_under_cfgpp_a_step_starts_from_the_guided_clean_image(clock: Process) -> None:
+    """The state is of two beliefs there; straight lines of both are the same under flow and without a clock."""
+    network, x, labels = Exact(plane()), 3 * normal(4, 2), [0, 1, 1, 0]
+    ends = {}
+    for weight in (0.0, 0.6):
+        for solver in (Euler(), Euler(clock)):
+            ends[weight, solver.clock] = sample(network, LEVELS, solver, CFGpp(weight), x, told(labels))
+    assert (ends[0.6, clock] - ends[0.0, clock]).abs().max() > 0.1
+    if isinstance(clock, Flow | EDM):
+        agree(ends[0.6, clock], ends[0.6, None], "ends", rtol=1e-9)
+
+
+@pytest.mark.parametrize("clock", [EDM(), VE(), VP(beta_d=5.0)], ids=str)
+def test_a_clock_without_the_first_level_steps_in_noise_level_there(clock: Process) -> None:
+    levels = Trailing().levels(VPTable(zero_snr=True), 6)
+    for solver, plain in ((Euler(clock), Euler()), (Heun(clock=clock), Heun())):
+        first, want = (
+            sample(Exact(plane()), levels[:2], s, CFG(2.0), normal(4, 2), told([0, 1, 1, 0])) for s in (solver, plain)
+        )
+        agree(first, want, str(solver))
+
+
 def test_a_flow_can_start_without_signal() -> None:
     levels = [Flow().level(t) for t in (1.0, 0.7, 0.3)]
     end = sample(Exact(plane()), levels, Heun(clock=Flow()), CFG(2.0), normal(4, 2), told([0, 1, 1, 0]))
@@ -84,6 +107,8 @@ def test_what_is_no_clock_is_refused() -> None:
     for make in (lambda: Euler(VPTable()), lambda: Heun(clock=VPTable("cosine"))):
         with pytest.raises(BadValue, match="continuous process"):
             make()
+    with pytest.raises(BadValue, match="such as Flow"):
+        Euler("flow")  # type: ignore[arg-type]
     for alpha in (0.0, 1.5, -1.0):
         with pytest.raises(BadValue, match="alpha"):
             Heun(alpha)

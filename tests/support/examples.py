@@ -30,7 +30,7 @@ WORDS = {
     ("unipc", "predictor"): [2, 1, 3],
     ("unipc", "variant"): ["bh2", "bh1"],
     ("unipc", "believes"): ["x0", "eps"],
-    ("unipc", "corrector_from"): [0, 1000],
+    ("unipc", "corrector_from"): [0, None],
     ("ends", "at"): ["clean", "least", "last"],
     ("respaced", "spec"): ["", "ddim25", "10,15,20", "fast27"],
     ("classifier", "form"): ["eps", "mean"],

@@ -77,7 +77,11 @@ def _refuses(name: str, solver: Solver) -> dict[str, str]:
     if solver.particular:
         followed = " and ".join(_named(text) for text, rule in limited.items() if name in rule.only_with)
         return {f"every rule but {followed}": "it steps by what no other rule tells"}
-    return {_named(text): rule.why_only for text, rule in limited.items() if name not in rule.only_with}
+    found = {_named(text): rule.why_only for text, rule in limited.items() if name not in rule.only_with}
+    if not solver.asks_at_start:
+        why = "it follows the path from step to step, and this solver asks elsewhere"
+        found |= {rule: why for rule, member in registry.members("rule") if member.tracks}
+    return found
 
 
 def _named(text: str) -> str:

@@ -69,6 +69,10 @@ class Chain(Rule):
     def why_only(self) -> str:  # type: ignore[override]
         return self.links[0].why_only  # type: ignore[union-attr]
 
+    @property
+    def tracks(self) -> bool:  # type: ignore[override]
+        return any(link.tracks for link in self.links if isinstance(link, Rule))
+
     def uses(self) -> frozenset[str]:
         return frozenset().union(*(link.uses() for link in self.links if isinstance(link, Rule)))
 

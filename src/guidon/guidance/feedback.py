@@ -74,6 +74,8 @@ class FBG(Contrast):
         "The second evaluation of a two-evaluation step uses the weight of the step before; the authors' code that of the step.",
     )
 
+    tracks: ClassVar[bool] = True
+
     share: float = 0.95
     t0: float | None = 0.5
     temperature: float = 0.01

@@ -173,12 +173,14 @@ class Rule(ABC):
         about: for people.
         only_with: names of the solvers that can follow the rule; empty for any.
         why_only: what the others cannot do.
+        tracks: whether its memory follows the state from where one step begins to where the next does.
         savable: whether it asks a belief beside that of given.
     """
 
     about: ClassVar[About]
     only_with: ClassVar[tuple[str, ...]] = ()
     why_only: ClassVar[str] = ""
+    tracks: ClassVar[bool] = False
     savable: ClassVar[bool] = True
 
     def init(self) -> State:

@@ -13,6 +13,7 @@ from guidon.noise.time_grids import Linspace
 from guidon.registry import register
 
 ENDS = ("clean", "least", "last")
+NEAR = 1e-9  # noise levels that are the same but for rounding
 
 
 @register("grid", "aligned")
@@ -31,6 +32,7 @@ class Aligned(Grid):
     at: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "at", tuple(self.at))
         if not self.at or len(set(self.at)) < len(self.at) or not all(0 < tau < math.inf for tau in self.at):
             raise BadValue(f"aligned needs noise levels > 0, none of them twice, got {list(self.at)}")
 
@@ -38,8 +40,10 @@ class Aligned(Grid):
         """Return the aligned levels; raises `BadValue` where there are too few, or where the grid does not reach."""
         noisy, clean = _parted(self.grid.levels(process, steps))
         highest, lowest = _noise_level(noisy[0]), _noise_level(noisy[-1])
-        wanted = [tau for tau in self.at if tau != highest]
-        if not all(lowest <= tau < highest for tau in wanted):
+        wanted = sorted((tau for tau in self.at if not math.isclose(tau, highest, rel_tol=NEAR)), reverse=True)
+        if wanted and len(noisy) == 1:
+            raise BadValue(f"there is no level to move onto {wanted[0]:.6g}; take more steps")
+        if not all(lowest * (1 - NEAR) <= tau < highest for tau in wanted):
             raise BadValue(
                 f"the grid goes from {highest:.6g} to {lowest:.6g}; align noise levels between, not {list(self.at)}"
             )
@@ -57,12 +61,14 @@ class Aligned(Grid):
 class Ends(Grid):
     """A grid that ends where the run is to end: at the clean image, or at a level with a little noise left.
 
+    The result is then the state at that level, alpha x0 + sigma eps. The number of steps stays: where the grid itself reaches the
+    level it is asked for one more.
+
     Args:
         grid: what to end.
         at: "clean" (the clean image, as every grid does), "least" (the process's least noisy level, index 0 of a table: diffusers'
             ``final_sigmas_type="sigma_min"`` and DDIM's ``set_alpha_to_one=False``), or "last" (the grid's own last
-            level before the clean image, one step fewer: k-diffusion without the 0). With "least" a grid that is already
-            there takes one step fewer too.
+            level before the clean image: k-diffusion without the 0).
     """
 
     grid: Grid
@@ -71,17 +77,19 @@ class Ends(Grid):
     def __post_init__(self) -> None:
         if self.at not in ENDS:
             raise BadValue(f"no end {self.at!r}; there are: {', '.join(ENDS)}")
+        if isinstance(self.grid, Ends):
+            raise BadValue("a run ends once; leave one of the two ends out")
 
     def levels(self, process: Process, steps: int) -> tuple[Level, ...]:
-        """Return the levels up to the end; raises `BadValue` where no step is left."""
-        noisy, _ = _parted(self.grid.levels(process, steps))
+        """Return the levels up to the end; raises `BadValue` where the grid has a single level of its own."""
+        levels, least = self.grid.levels(process, steps), process.level(process.t_min)
         if self.at == "clean":
-            return (*noisy, process.clean)
-        least = process.level(process.t_min)
-        if self.at == "least" and _noise_level(noisy[-1]) > _noise_level(least) * (1 + 1e-9):
-            return (*noisy, least)
+            return levels
+        if self.at == "least" and _noise_level(levels[-2]) > _noise_level(least) * (1 + NEAR):
+            return (*levels[:-1], least)
+        noisy, _ = _parted(self.grid.levels(process, steps + 1))
         if len(noisy) < 2:
-            raise BadValue(f"no step is left before the {self.at} level of the grid; take at least 2 steps")
+            raise BadValue(f"no step is left before the {self.at} level of the grid; list more levels")
         return noisy
 
 
@@ -134,7 +142,7 @@ class Shifted(Grid):
         """Return the shifted levels; raises `NotSupported` where the process is not that noisy."""
         noisy, clean = _parted(self.grid.levels(process, steps))
         highest = float(process.noise_level(process.t_max))
-        if _noise_level(noisy[0]) * self.shift > highest * (1 + 1e-9):
+        if _noise_level(noisy[0]) * self.shift > highest * (1 + NEAR):
             raise NotSupported(
                 f"a shift by {self.shift:g} begins beyond {highest:.6g}, the noisiest that this process has; "
                 "shift a grid of flow, or one with a smaller sigma_max"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -29,8 +30,15 @@ class Grid(ABC):
 
 
 def down(process: Process, noise_levels: Iterable[float]) -> tuple[Level, ...]:
-    """Return the levels of a process at noise levels, the noisiest first, and the clean image after them."""
-    return (*(process.level_at(float(tau)) for tau in noise_levels), process.clean)
+    """Return the levels of a process at noise levels, the noisiest first, and the clean image after them.
+
+    Raises:
+        BadValue: two of them are the same.
+    """
+    taus = [float(tau) for tau in noise_levels]
+    if not all(above > below for above, below in itertools.pairwise(taus)):
+        raise BadValue("two levels of the grid are the same; take fewer steps, or let it be less dense at its ends")
+    return (*map(process.level_at, taus), process.clean)
 
 
 def at_least_one(steps: int) -> None:

@@ -31,7 +31,7 @@ class Karras(Grid):
     sigma_max: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
+        if not 0 < self.rho < math.inf:
             raise BadValue(f"karras needs rho > 0, got {self.rho}")
 
     def levels(self, process: Process, steps: int) -> tuple[Level, ...]:
@@ -88,7 +88,7 @@ class Polyexponential(Grid):
     sigma_max: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.rho > 0:
+        if not 0 < self.rho < math.inf:
             raise BadValue(f"polyexponential needs rho > 0, got {self.rho}")
 
     def levels(self, process: Process, steps: int) -> tuple[Level, ...]:
@@ -165,6 +165,7 @@ class Listed(Grid):
     noise_levels: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "noise_levels", tuple(self.noise_levels))
         falling = all(a > b for a, b in zip(self.noise_levels, self.noise_levels[1:], strict=False))
         if not self.noise_levels or not falling or not self.noise_levels[-1] > 0:
             raise BadValue(
@@ -185,7 +186,9 @@ def _ramp(steps: int) -> np.ndarray:
 
 def _range(process: Process, low: float | None, high: float | None, grid: str) -> tuple[float, float]:
     lowest = float(process.noise_level(process.t_min)) if low is None else low
-    highest = min(float(process.noise_level(process.t_max)), NOISIEST) if high is None else high
+    highest = float(process.noise_level(process.t_max)) if high is None else high
+    if high is None and math.isinf(highest):
+        highest = NOISIEST
     if not 0 < lowest < highest < math.inf:
         raise BadValue(f"{grid} needs 0 < sigma_min < sigma_max < inf, got {lowest} and {highest}")
     return lowest, highest

@@ -6,8 +6,9 @@ answer into the one `Guided` that the solver is told. It is a state machine with
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +18,7 @@ from guidon import registry
 from guidon.conditioning.condition import Context
 from guidon.conditioning.corrupt import Drawn, RowNoise, corrupted
 from guidon.errors import BadValue, NotSupported, NumericalError
-from guidon.guidance.rule import Branch, Guided, Moment, Predictions, Rule
+from guidon.guidance.rule import GIVEN, Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
 from guidon.solvers.solver import Ask, Noise, Solver
@@ -112,10 +113,12 @@ class Trajectory:
         self._taken: dict[tuple[int, tuple[int, ...]], tuple[Context, Context]] = {}
         self._asked = 0
         self._evaluations = torch.zeros(x.shape[0], dtype=torch.long) if look_on is not None else None
-        each = self._by_moment()
+        self._check_pair()
+        start = self._rule.init()
+        each = [self._rule.branches(at, start) for at in self._moments()] or [(GIVEN,)]
         self.wanted = tuple(dict.fromkeys(branch for branches in each for branch in branches))
         self.most = max(each, key=len)
-        self._check()
+        self._check_conditions()
         self._run = self._conversation()
         self._advance(None)
 
@@ -233,21 +236,25 @@ class Trajectory:
         counted, self._evaluations = self._evaluations, torch.zeros_like(self._evaluations)
         return counted
 
-    def _by_moment(self) -> list[tuple[Branch, ...]]:
-        """Return every branch that the rule may ask, where each step begins, ends, and at solvers' midpoints."""
-        found, state = [], self._rule.init()
+    def _moments(self) -> Iterator[Moment]:
+        """Yield every moment at which the rule will be asked: the solver's steps, rehearsed on a single zero."""
+        zero, carry = torch.zeros(1, 1, dtype=torch.float64), self._solver.init()
         for index in range(self.steps):
             at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
-            found.append(self._rule.branches(at, state))
-            between = self._solver.evaluations > 1 and at.there.sigma > 0 and math.isfinite(at.noise_level)
-            if between and at.here.process is not None:
-                middle = at.here.with_noise_level(math.sqrt(at.noise_level * float(at.there.noise_level)))
-                for level in (middle, at.there):
-                    found.append(self._rule.branches(replace(at, here=level, began=at.here), state))
-        return found
+            step = self._solver.step(zero, at, carry, lambda: zero)
+            ask = next(step)
+            while True:
+                if ask.plain is None:
+                    yield ask.at
+                belief = Prediction(zero, ask.at.here, zero, zero)
+                try:
+                    ask = step.send(Guided(zero, zero, zero, given=belief))
+                except StopIteration as finished:
+                    _, carry = finished.value
+                    break
 
-    def _check(self) -> None:
-        """Refuse, before the first step, what cannot be done."""
+    def _check_pair(self) -> None:
+        """Refuse a rule that the solver cannot follow, and levels that it cannot walk."""
         rule, solver = registry.to_text(self._rule), registry.to_text(self._solver)
         known = solver.partition("(")[0] in self._rule.only_with
         if self._rule.only_with and not known:
@@ -257,6 +264,15 @@ class Trajectory:
             )
         if self._solver.particular and not known:
             raise NotSupported(f"the solver {solver} follows rules made for it only, not {rule}; choose another solver")
+        if self._rule.tracks and not self._solver.asks_at_start:
+            raise NotSupported(
+                f"{rule} follows the path from step to step, and {solver} asks it elsewhere; choose another solver"
+            )
+        if self._solver.stochastic and any(b.noise_level > a.noise_level for a, b in itertools.pairwise(self._levels)):
+            raise NotSupported(f"{solver} draws noise and cannot go up to noisier levels; take euler, heun or ddim")
+
+    def _check_conditions(self) -> None:
+        """Refuse, before the first step, what is asked for and was not given."""
         for branch in self.wanted:
             self._context(branch)
             if branch.corruption is not None and self._row_noise is None:

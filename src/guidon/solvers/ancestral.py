@@ -104,6 +104,8 @@ class DDPM(Solver):
 
 def kept_and_fresh(at: Moment, eta: float) -> tuple[float, float]:
     """Return how much of the noise after a step is the old one and how much is new; their squares add up to sigma^2."""
+    if eta == 0:
+        return float(at.there.sigma), 0.0
     sigma, ratio = float(at.there.sigma), float(at.there.noise_level / at.noise_level)
     return sigma * math.sqrt(1 - eta**2 + (eta * ratio) ** 2), sigma * eta * math.sqrt(1 - ratio**2)
 

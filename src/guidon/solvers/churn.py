@@ -22,8 +22,8 @@ class Churn(Solver):
 
     Args:
         solver: the steps; Heun is EDM's. One without memory of the steps before it.
-        amount: how much noise in all, >= 0: each step raises the noise level by amount / steps of itself, at most by 41 %.
-        low, high: noise levels between which it happens, both included.
+        amount: how much noise in all, > 0: each step raises the noise level by amount / steps of itself, at most by 41 %.
+        low, high: noise levels between which it happens, both included; a rule sees the raised level.
         noise: standard deviation of the fresh noise beside what the level asks for; a little over 1 makes up for detail lost.
 
     Source: Karras et al., arXiv 2206.00364, algorithm 2; the defaults are table 5's for ImageNet.
@@ -38,6 +38,8 @@ class Churn(Solver):
     noise: float = 1.003
 
     def __post_init__(self) -> None:
+        if not isinstance(self.solver, Solver):
+            raise BadValue(f"churn stands around a solver such as Heun(), not {self.solver!r}")
         if self.solver.remembers or self.solver.particular:
             raise BadValue(
                 f"churn moves the state between steps, which {to_text(self.solver)} cannot follow; take heun, euler or dpm-2"
@@ -51,11 +53,15 @@ class Churn(Solver):
     def evaluations(self) -> int:  # type: ignore[override]
         return self.solver.evaluations
 
+    @property
+    def asks_at_start(self) -> bool:  # type: ignore[override]
+        return self.solver.asks_at_start
+
     def init(self) -> Carry:
         return self.solver.init()
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
-        if self.low <= at.noise_level <= self.high:
+        if self.low <= at.noise_level <= self.high and math.isfinite(at.noise_level):
             raised = at.here.with_noise_level(at.noise_level * (1 + min(self.amount / at.steps, math.sqrt(2) - 1)))
             fresh = math.sqrt(float(raised.noise_level) ** 2 - at.noise_level**2) * self.noise
             x = (x / at.here.alpha + noise() * fresh) * raised.alpha

@@ -7,6 +7,8 @@ they step as the code did that was written for another one.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,8 @@ from guidon.noise.tables import VPTable
 
 def checked_clock(clock: Process | None) -> Process | None:
     """Return a clock that steps can be taken in; raises `BadValue` for a table, whose time has no derivative."""
+    if not (clock is None or isinstance(clock, Process)):
+        raise BadValue(f"a clock is a continuous process such as Flow(), not {clock!r}")
     if isinstance(clock, VPTable):
         raise BadValue("a table has no derivative in time; take a continuous process as the clock, such as vp or flow")
     return clock
@@ -27,6 +31,11 @@ def checked_clock(clock: Process | None) -> Process | None:
 def seen(clock: Process, level: Level) -> Level:
     """Return the level of a clock with the noise level of another process's level."""
     return clock.clean if level.sigma == 0 else clock.level_at(float(level.noise_level))
+
+
+def knows(clock: Process, level: Level) -> bool:
+    """Return whether a clock has a time for a level; some have none for a level without any signal."""
+    return math.isfinite(float(level.noise_level)) or float(clock.alpha(clock.level_at(math.inf).t)) < 1e-9
 
 
 def scale(before: Level, after: Level) -> float:

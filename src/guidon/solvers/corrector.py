@@ -32,6 +32,7 @@ class PCG(Solver):
 
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
+    asks_at_start: ClassVar[bool] = False
     corrections: int = 1
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ class DPMpp3M(DPMpp2M):
     the order is 2, with a smaller error than dpmpp-2m; the weight is kept, so that images are theirs.
 
     Args:
-        form: of the second step, see `DPMpp2M`.
+        form: of the second step, see dpmpp-2m.
         end: "clean" lowers the order in the step to the clean image only, "lower" to 2 and 1 in the last steps wherever they go.
 
     Raises:
@@ -77,7 +77,7 @@ class DPMSolver2M(DPMpp2M):
     """DPM-Solver(2M): as dpmpp-2m, but it is the noise that is linear in log noise level.
 
     Args:
-        form, end: see `DPMpp2M`.
+        form, end: see dpmpp-2m.
 
     Raises:
         BadValue: another form or end.

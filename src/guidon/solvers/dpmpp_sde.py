@@ -40,7 +40,7 @@ class DPMpp2MSDE(_Stochastic):
 
     Args:
         eta: how much noise, >= 0: 1 as much as DDPM, 0 none, which is dpmpp-2m.
-        form, end: see `DPMpp2M`.
+        form, end: see dpmpp-2m.
 
     Raises:
         BadValue: a negative eta, another form or end.
@@ -67,7 +67,7 @@ class DPMpp2MSDE(_Stochastic):
 class DPMpp3MSDE(_Stochastic):
     """DPM-Solver++(3M) on the SDE: the clean image a parabola in log noise level; the second step is "heun" of dpmpp-2m-sde.
 
-    Without noise it is of order 2, for the reason that `DPMpp3M` gives.
+    Without noise it is of order 2, for the reason that dpmpp-3m gives.
 
     Args:
         eta: how much noise, >= 0: 1 as much as DDPM, 0 none.
@@ -95,8 +95,7 @@ class DPMppSDE(_Stochastic):
 
     The second evaluation is a share r of the step ahead in log noise level; what is believed there and what was believed at the
     start make a belief for the whole step. The step to the clean image, and one from a level without any signal, are ancestral
-    Euler's. Under CFG++ what is kept of the state follows the null branch. With r = 1/2 and without noise it is
-    dpmpp-2s-ancestral.
+    Euler's. With r = 1/2 and without noise it is dpmpp-2s-ancestral.
 
     Args:
         eta: 1 draws as much noise as DDPM, 0 none (second order); in [0, 1].
@@ -121,21 +120,19 @@ class DPMppSDE(_Stochastic):
         if at.there.sigma == 0:
             return renoise(first, at.there), carry
         alpha, (kept, fresh) = float(at.there.alpha), kept_and_fresh(at, self.eta)
-        clean = first.x0 if first.noise_x0 is None else first.noise_x0
         if math.isinf(at.noise_level):
             after = first.x0 * alpha + first.eps * kept
         else:
             ratio = float(at.there.noise_level) / at.noise_level
             between = at.here.with_noise_level(at.noise_level * ratio**self.r)
             kept_between, fresh_between = kept_and_fresh(replace(at, there=between), self.eta)
-            middle = (clean * between.alpha).add_(first.eps, alpha=kept_between)
+            middle = (first.x0 * between.alpha).add_(first.eps, alpha=kept_between)
             if self.stochastic:
                 middle = middle.add_(noise(), alpha=fresh_between)
             second = yield Ask(middle, replace(at, here=between, began=at.here), advance=False)
             share, shrink = 1 / (2 * self.r), kept / alpha / at.noise_level
             believed = torch.lerp(first.x0, second.x0, share)
-            of_noise = torch.lerp(clean, second.x0 if second.noise_x0 is None else second.noise_x0, share)
-            after = (believed - of_noise * shrink) * alpha + x * (shrink * alpha / float(at.here.alpha))
+            after = believed * (alpha * (1 - shrink)) + x * (shrink * alpha / float(at.here.alpha))
         return (after.add_(noise(), alpha=fresh) if self.stochastic else after), carry
 
 

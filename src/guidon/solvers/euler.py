@@ -6,7 +6,6 @@ back in x, is alpha x0 + sigma eps at the new level: the clean image, re-noised.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -17,7 +16,7 @@ from guidon.guidance.rule import Guided, Moment
 from guidon.noise.level import Level
 from guidon.noise.process import EDM, Process
 from guidon.registry import register
-from guidon.solvers.clock import checked_clock, scale, seen, slope
+from guidon.solvers.clock import checked_clock, knows, scale, seen, slope
 from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
 
 
@@ -47,10 +46,11 @@ class Euler(Solver):
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         guided = yield Ask(x, at)
-        if self.clock is None:
+        if self.clock is None or not knows(self.clock, at.here):
             return renoise(guided, at.there), carry
         here, there = seen(self.clock, at.here), seen(self.clock, at.there)
-        ahead = x * scale(at.here, here) + slope(guided, self.clock, float(here.t)) * (there.t - here.t)
+        start = x if guided.noise_x0 is None else renoise(guided, at.here)  # CFG++ starts from the guided clean image
+        ahead = start * scale(at.here, here) + slope(guided, self.clock, float(here.t)) * (there.t - here.t)
         return ahead * scale(there, at.there), carry
 
 
@@ -59,7 +59,7 @@ class Euler(Solver):
 class Heun(Solver):
     """Heun's method: Euler to the new level, then the mean of both slopes.
 
-    A step to the clean image, or in noise level from a level without any signal, has no second slope and is Euler's.
+    A step to the clean image, or from a level without any signal that the clock has no time for, has no second slope and is Euler's.
 
     Args:
         alpha: how far along the step the second slope is taken, in (0, 1]: 1 is Heun's method, 0.5 the midpoint's.
@@ -79,9 +79,9 @@ class Heun(Solver):
             raise BadValue(f"heun needs alpha in (0, 1], got {self.alpha}")
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
-        if at.there.sigma == 0 or (self.clock is None and math.isinf(at.noise_level)):
-            return (yield from Euler(self.clock).step(x, at, carry, noise))
         clock = EDM() if self.clock is None else self.clock
+        if at.there.sigma == 0 or not knows(clock, at.here):
+            return (yield from Euler(self.clock).step(x, at, carry, noise))
         here, there = seen(clock, at.here), seen(clock, at.there)
         start, length = x * scale(at.here, here), float(there.t) - float(here.t)
         first = slope((yield Ask(x, at)), clock, float(here.t))

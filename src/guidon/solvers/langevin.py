@@ -33,6 +33,7 @@ class Langevin(Solver):
 
     order: ClassVar[int] = 0
     stochastic: ClassVar[bool] = True
+    asks_at_start: ClassVar[bool] = False
     corrections: int = 10
     size: float = 0.2
 

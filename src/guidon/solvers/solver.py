@@ -50,6 +50,7 @@ class Solver(ABC):
         evaluations: guided evaluations a step; the last step, to the clean image, may take one.
         stochastic: whether steps draw noise.
         particular: whether it follows only rules that name it in their ``only_with``.
+        asks_at_start: whether the rule is asked where each step begins, so that it can follow the path.
         remembers: whether a step uses what the steps before it were told.
     """
 
@@ -57,6 +58,7 @@ class Solver(ABC):
     evaluations: ClassVar[int] = 1
     stochastic: ClassVar[bool] = False
     particular: ClassVar[bool] = False
+    asks_at_start: ClassVar[bool] = True
     remembers: ClassVar[bool] = False
 
     def init(self) -> Carry:

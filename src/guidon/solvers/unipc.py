@@ -34,7 +34,7 @@ class UniPC(Solver):
         predictor: its order, 1 to 3, diffusers' solver_order; the corrector adds one to the order of convergence.
         variant: B(h) of the paper, "bh1" for h, "bh2" for e^h - 1.
         believes: what is extrapolated, "x0" or "eps".
-        corrector_from: number of the first step that is corrected, >= 0.
+        corrector_from: number of the first step that is corrected, >= 0; none for no corrector.
         end: "lower" lets the order fall to 1 along the last steps, "full" keeps it.
 
     Raises:
@@ -47,7 +47,7 @@ class UniPC(Solver):
     predictor: int = 2
     variant: str = "bh2"
     believes: str = "x0"
-    corrector_from: int = 0
+    corrector_from: int | None = 0
     end: str = "lower"
 
     def __post_init__(self) -> None:
@@ -56,12 +56,12 @@ class UniPC(Solver):
         check_word(self, "variant", ("bh1", "bh2"))
         check_word(self, "believes", ("x0", "eps"))
         check_word(self, "end", ("lower", "full"))
-        if self.corrector_from < 0:
+        if self.corrector_from is not None and self.corrector_from < 0:
             raise BadValue(f"unipc needs corrector_from >= 0, got {self.corrector_from}")
 
     @property
     def order(self) -> int:  # type: ignore[override]
-        return self.predictor + (self.corrector_from == 0)
+        return self.predictor + (self.corrector_from is not None)
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         guided = yield Ask(x, at)
@@ -70,7 +70,7 @@ class UniPC(Solver):
         memory = remember(before, at, self._believed(guided), self.predictor)
         if at.there.sigma == 0 or not memory:
             return after, None
-        if used and at.index > self.corrector_from:
+        if used and self.corrector_from is not None and at.index > self.corrector_from:
             start, *others = before[:used]
             change = self._bend(start, [*others, memory[0]], at.here) - self._bend(start, others, at.here)
             after.add_(change, alpha=self._unit(at.there) / self._unit(at.here))
