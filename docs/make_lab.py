@@ -1,6 +1,7 @@
 """Writes the lab's pages, docs/lab/*.md, from what the experiments found there: ``python docs/make_lab.py``.
 
-``guidon lab run all -o docs/lab`` makes the findings (NAME.json) and the pictures; the pages repeat their numbers and no others.
+``guidon lab run all --data cifar10 -o docs/lab`` makes the findings (NAME.json) and the pictures, with CIFAR-10's Parquet files in the
+folder cifar10; the pages repeat their numbers and no others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ OPENING = """# The lab
 
 In a mixture of Gaussians everything that a perfect network would answer is a formula, at every noise level: beliefs, scores, the
 class of a noisy point. So what guidance does can be told from what a network gets wrong, and a solver or a rule can be compared with
-the truth. Each experiment goes through guidon's own solvers, rules and engine.
+the truth. What an experiment measures goes through guidon's own solvers, rules and engine; what it is compared with is a formula, a
+quadrature or an adaptive integrator.
 
 ```
 guidon lab list                    # what can be asked
@@ -55,6 +57,11 @@ def _page(name: str, member: type[Experiment], account: dict[str, Any]) -> str:
     blocks.append(
         f"`{account['command']}` took {account['seconds']:g} s ({account['machine']}); all numbers: [{name}.json]({name}.json)."
     )
+    if hasattr(member, "data"):
+        blocks.append(
+            "`--data` names the images: here a folder with the Parquet files of CIFAR-10 (`uoft-cs/cifar10` at the hub). "
+            "Without it they are the handwritten digits that come along."
+        )
     if member.sources:
         blocks.append("\n".join(["**Papers:**", "", *(f"- {_paper(key)}" for key in member.sources)]))
     return MARK + "\n\n".join(blocks) + "\n"

@@ -32,7 +32,8 @@ sigma / alpha.
 | what DDPM or DDIM papers did | `ddpm('small')`, `ddpm('large')`, `ddim(eta)` |
 | noise that repairs errors of the network | `churn(heun)`, `dpmpp-2m-sde`, `dpmpp-sde`, `euler-ancestral` |
 | CFG++ | a solver named under `cfgpp` in [Guidance methods](rules.md#cfgpp) |
-| to know what guidance converges to | `heun` for the ODE, `ddpm` for the SDE, `pcg` between the two: [the lab](lab/index.md) |
+| to know what guidance converges to | `heun` for the ODE, `ddpm` for the SDE: [the lab](lab/index.md) |
+| samples of a sharpened distribution | `pcg(16)`, as many corrections as one can pay: [predictor-corrector](lab/predictor-corrector.md) |
 
 Orders and errors of all of them, measured against exact endpoints: [Order of convergence](lab/orders.md).
 """
