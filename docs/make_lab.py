@@ -30,6 +30,28 @@ guidon lab run two-modes -o lab    # a picture and a table
 guidon lab run all -o lab          # all of it, in a few minutes
 ```
 
+A world of your own, sampled through the engine and compared with the adaptive integrator:
+
+```python
+import torch
+from guidon.guidance import CFG
+from guidon.lab import Exact, Mixture, told
+from guidon.lab.integrate import integrate
+from guidon.noise import EDM
+from guidon.noise.grids import Karras
+from guidon.sampling import Engine, PerImageNoise, Trajectory
+from guidon.solvers import Heun
+
+means, variances = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.3, 0.1], [0.1, 0.3]])
+networks = {"main": Exact(Mixture(torch.ones(2), means, variances, component_class=torch.tensor([0, 1])))}
+levels, labels = Karras(sigma_min=0.02, sigma_max=20.0).levels(EDM(), 20), told([1] * 64)
+noise = PerImageNoise(range(64), (2,), dtype=torch.float64)  # RecordingNoise(noise) keeps what it draws, RecordedNoise replays it
+start = noise() * levels[0].sigma
+samples = Engine(networks).run([Trajectory(start, levels, Heun(), CFG(3.0), labels, noise)])[0]
+exact = integrate(networks, CFG(3.0), levels, start, labels)[-1]
+print((samples - exact).norm(dim=1).median())
+```
+
 """
 
 
@@ -70,9 +92,14 @@ def _page(name: str, member: type[Experiment], account: dict[str, Any]) -> str:
 def _table(rows: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(key for row in rows for key in row))
     heads = [name.replace("_", " ") for name in names]
-    lines = [heads, ["---"] * len(names), *([_cell(row.get(name)) for name in names] for row in rows[:LONGEST])]
+    rules = ["---:" if _numeric([row.get(name) for row in rows]) else "---" for name in names]
+    lines = [heads, rules, *([_cell(row.get(name)) for name in names] for row in rows[:LONGEST])]
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return text if len(rows) <= LONGEST else f"{text}\n\n{len(rows) - LONGEST} more rows are in the JSON."
+
+
+def _numeric(values: list[Any]) -> bool:
+    return all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values)
 
 
 def _cell(value: Any) -> str:

@@ -315,6 +315,8 @@ def load(source: str | Path) -> Model:
 def local_folder(source: str | Path) -> Path:
     """Return the folder that a path or a hub id stands for, fetched from the hub if need be; raises `MissingFile`."""
     folder = Path(source).expanduser()
+    if not surviving(folder / CONFIG).exists() and surviving(folder / "model" / CONFIG).exists():
+        return folder / "model"  # a run's folder stands for the model in it
     if surviving(folder).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         return folder
     from huggingface_hub import snapshot_download

@@ -178,8 +178,11 @@ def _find(kind: str | None, name: str, hint: Any) -> Any:
     known = {n: member for k in kinds() for n, member in members(k) if _is(member, hint)}
     if name not in known and _fits("", hint):
         raise BadValue(f"a word stands in quotes: '{name}'")
+    if not known:
+        raise BadValue(f"{name} stands where {_described(hint)} is expected; write that")
     if name not in known:
-        raise UnknownName("argument", name, known or {n for k in kinds() for n in names(k)})
+        kinds_here = {k for k in kinds() for _, member in members(k) if _is(member, hint)}
+        raise UnknownName(kinds_here.pop() if len(kinds_here) == 1 else "argument", name, known)
     return known[name]
 
 

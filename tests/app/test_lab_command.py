@@ -26,6 +26,14 @@ def test_every_experiment_is_listed_with_its_question(capsys: pytest.CaptureFixt
         assert name in shown and member.title in shown and " ".join(member.asks.split()) in shown
 
 
+def test_one_experiment_is_told_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list", "two-modes") == 0
+    shown = capsys.readouterr().out
+    assert "steps=800" in shown and "weights" in shown
+    assert run("list", "two-mode") == 2
+    assert "two-modes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("command", "examples"), [("list", LIST_EXAMPLES), ("run", RUN_EXAMPLES)])
 def test_help_shows_examples(command: str, examples: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command, "--help") == 0
@@ -37,17 +45,25 @@ def test_help_shows_examples(command: str, examples: str, capsys: pytest.Capture
 def test_findings_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "deep" / "lab"
     assert run("run", QUICK, "-o", str(out)) == 0
-    capsys.readouterr()
+    shown = " ".join(capsys.readouterr().out.split())
     account = json.loads((out / "two-modes.json").read_text())
     assert account["experiment"] == account["command"].split('"')[1] and account["sees"] and account["tables"]
     for picture in account["pictures"]:
         assert Image.open(out / picture).size[0] > 400
+    assert all(" ".join(sentence.split()) in shown for sentence in account["sees"])
+    assert all(str(out / file) in shown for file in account["files"])
     before = (out / "two-modes.json").stat().st_mtime_ns
     assert run("run", QUICK, "-o", str(out)) == 0
     assert "done before" in capsys.readouterr().out
     assert (out / "two-modes.json").stat().st_mtime_ns == before
     assert run("run", QUICK, "-o", str(out), "--again") == 0
     assert (out / "two-modes.json").stat().st_mtime_ns > before
+    assert run("run", QUICK.replace("steps=20", "steps=21"), "-o", str(out)) == 0  # other settings keep their own
+    others = json.loads((out / "two-modes-2.json").read_text())
+    assert "steps=21" in others["experiment"] and all(
+        picture.startswith("two-modes-2") for picture in others["pictures"]
+    )
+    assert json.loads((out / "two-modes.json").read_text())["experiment"] == account["experiment"]
 
 
 @pytest.mark.parametrize(

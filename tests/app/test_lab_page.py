@@ -37,6 +37,12 @@ def test_every_experiment_has_a_page_of_its_own_findings(name):
     assert f"lab/{name}.md" in (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
 
 
+def test_the_example_runs(make_lab, capsys):
+    code = make_lab.OPENING.partition("```python\n")[2].partition("```")[0]
+    exec(code, {})
+    assert 0 < float(capsys.readouterr().out.removeprefix("tensor(").partition(",")[0]) < 0.05
+
+
 def test_pages_have_places_of_their_own():
     places = [member.page for _, member in experiments()]
     assert places == list(range(1, len(places) + 1))

@@ -35,7 +35,7 @@ EXAMPLES = """Examples:
   guidon sample --like samples/0000-3.png -o again       the same, bit for bit
   guidon rules                                           ways to guide
   guidon rules apg                                       one of them in full
-  guidon solvers                                         ways from noise to images
+  guidon solvers                                         ways to sample
   guidon cite "cfg(4) | apg"                             BibTeX of a rule
   guidon lab run two-modes                               an exact experiment
   guidon COMMAND --help                                  more about a command"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,8 @@ from cyclopts import App, Parameter
 LIST_EXAMPLES = """Examples:
 
   guidon lab list                        what can be asked
-  guidon lab run two-modes -o lab        ask one of them"""
+  guidon lab list two-modes              one of them in full
+  guidon lab run two-modes -o lab        ask it"""
 
 RUN_EXAMPLES = """Examples:
 
@@ -20,23 +22,46 @@ RUN_EXAMPLES = """Examples:
   guidon lab run 'fields(rule="cfg(4)|apg")'  with other settings
   guidon lab run components --data cifar10/   on the images of a folder"""
 
-lab = App(name="lab", help="Experiments in worlds where the truth about guidance is known.", help_format="plaintext")
+lab = App(
+    name="lab",
+    help="Experiments in worlds where the truth about guidance is known.",
+    help_format="plaintext",
+    help_epilogue=LIST_EXAMPLES,
+)
 
 
 @lab.command(name="list", help_epilogue=LIST_EXAMPLES)
-def list_experiments() -> None:
-    """List the experiments, what each asks, and its settings."""
+def list_experiments(name: str | None = None) -> None:
+    """List the experiments and what each asks, or tell one in full.
+
+    Args:
+        name: of an experiment; left out: all.
+    """
+    from rich.padding import Padding
     from rich.text import Text
 
     from guidon.app.console import Output
     from guidon.app.list_command import arguments
+    from guidon.app.rule_cards import read_docstring
+    from guidon.errors import UnknownName
     from guidon.lab.experiments import experiments
 
-    console = Output()
-    for name, member in experiments():
-        settings = ", ".join(arguments(member))
-        console.print(Text.assemble((name, "bold"), f"({settings})" if settings else ""))
-        console.print(Text(f"  {member.title}: {member.asks}"))
+    console, known = Output(), dict(experiments())
+    if name is None:
+        for each, member in known.items():
+            console.print(Text(each, "bold"))
+            console.print(Padding(Text(f"{member.title}: {member.asks}"), (0, 0, 0, 2)))
+        return
+    if name not in known:
+        raise UnknownName("experiment", name, known)
+    member = known[name]
+    console.print(Text(f"{name}: {member.title}", "bold underline"))
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (member.asks, *member.text().split("\n\n"))]
+    console.print(Text("\n\n".join(paragraphs) + "\n"))
+    about = read_docstring(inspect.getdoc(member) or "")[2]
+    for setting in arguments(member):
+        console.print(Text.assemble("  ", (setting, "bold")))
+        console.print(Padding(Text(about.get(setting.partition("=")[0], "")), (0, 0, 0, 6)))
 
 
 @lab.command(help_epilogue=RUN_EXAMPLES)
@@ -54,6 +79,9 @@ def run(
         data: images for the experiments that look at some: a folder, Parquet files, or a hub id; left out: their own default.
         again: also those whose findings are there already.
     """
+    from rich.text import Text
+
+    from guidon.app.console import Output
     from guidon.errors import BadValue
     from guidon.lab.experiment import done, name_of, write
     from guidon.lab.experiments import chosen
@@ -61,15 +89,21 @@ def run(
     if not names:
         raise BadValue("say which experiment: guidon lab list names them, and `guidon lab run all` does every one")
     wanted = chosen(names, None if data is None else str(data))
+    console = Output()
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is better known before the work
     for number, experiment in enumerate(wanted, start=1):
         label = f"[{number}/{len(wanted)}] {name_of(experiment)}"
         if not again and done(out, experiment):
-            print(f"{label}: done before, see {out / name_of(experiment)}.json")
+            print(f"{label}: done before, see {done(out, experiment)}")
             continue
-        with _Bars(label) as bars:
-            path = write(out, experiment, bars)
-        print(f"{label}: {path}")
+        print(f"{label} ...", flush=True)
+        try:
+            with _Bars(label) as bars:
+                account = write(out, experiment, bars)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("the same command goes on with this experiment") from None
+        console.print(*(Text(f"  - {sentence}") for sentence in account["sees"]), sep="\n")
+        print(f"  wrote {', '.join(str(out / file) for file in account['files'])}")
 
 
 class _Bars:

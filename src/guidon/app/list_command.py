@@ -70,7 +70,7 @@ def arguments(member: Any) -> Iterator[str]:
         return
     for field in dataclasses.fields(member):
         if field.init:
-            yield field.name if field.default is dataclasses.MISSING else f"{field.name}={_default(field)}"
+            yield field.name if field.default is field.default_factory else f"{field.name}={_default(field)}"
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -158,7 +158,7 @@ def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> lis
     paths = free_paths(folder, [*file_stems(seeds, labels), SHEET])
     for i, (path, image) in enumerate(zip(paths, images, strict=False)):
         write_png(path, image, {**record, "image": {"index": i, "seed": seeds[i], "label": labels[i]}})
-    title = f"{record['rule']}   {record['solver']}, {record['steps']} steps   seeds {min(seeds)} to {max(seeds)}"
+    title = f"{record['rule']}   {record['solver']}, {record['steps']} steps on {record['grid']}   seeds {min(seeds)} to {max(seeds)}"
     write_png(paths[-1], contact_sheet(images, labels, title), {**record, "image": None})
     return paths
 

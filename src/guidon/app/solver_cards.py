@@ -52,6 +52,7 @@ def solver_cards() -> list[SolverCard]:
 
 def solver_card(name: str) -> SolverCard:
     """Return the card of a solver; raises `UnknownName`."""
+    name = name.partition("(")[0].strip()  # of a text form
     return _card(name, registry.lookup("solver", name))
 
 

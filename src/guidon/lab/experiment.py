@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import itertools
 import json
 import os
 import platform
@@ -79,13 +80,17 @@ class Experiment(ABC):
         return body.partition("\nArgs:")[0].strip()
 
 
-def write(folder: Path, experiment: Experiment, track: Track[Any] = quietly) -> Path:
-    """Do an experiment, write ``NAME.json`` and its pictures into a folder, and return where the JSON is."""
-    name, began = name_of(experiment), time.perf_counter()
+def write(folder: Path, experiment: Experiment, track: Track[Any] = quietly) -> dict[str, Any]:
+    """Do an experiment, write ``NAME.json`` and its pictures into a folder, and return the account that the JSON holds.
+
+    Where the folder has findings of the same name with other settings, the files are NAME-2.json and so on.
+    """
+    began = time.perf_counter()
     findings = experiment.run(track)
+    path = _place(folder, experiment)
     pictures = {}
     for end, figure in findings.figures.items():
-        pictures[end] = f"{name}-{end}.png" if end else f"{name}.png"
+        pictures[end] = f"{path.stem}-{end}.png" if end else f"{path.stem}.png"
         stream = io.BytesIO()
         figure.savefig(stream, dpi=110)
         write_bytes(folder / pictures[end], stream.getvalue())
@@ -98,22 +103,34 @@ def write(folder: Path, experiment: Experiment, track: Track[Any] = quietly) -> 
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(time.perf_counter() - began, 1),
+        "files": [path.name, *pictures.values()],
         "pictures": list(pictures.values()),
         "sees": list(findings.sees),
         "tables": {key: [dict(row) for row in rows] for key, rows in findings.tables.items()},
     }
-    path = folder / f"{name}.json"
     write_text(path, json.dumps(account, indent=1, ensure_ascii=False) + "\n")
-    return path
+    return account
 
 
-def done(folder: Path, experiment: Experiment) -> bool:
-    """Return whether a folder holds the findings of an experiment with these settings, made by this version."""
+def done(folder: Path, experiment: Experiment) -> Path | None:
+    """Return where a folder holds the findings of an experiment with these settings, made by this version; None where not."""
+    path = _place(folder, experiment)
+    return path if _account(path).get("guidon") == __version__ else None
+
+
+def _place(folder: Path, experiment: Experiment) -> Path:
+    """Return where findings with these settings are, or are to be: nothing found with others is overwritten."""
+    name, text = name_of(experiment), registry.to_text(experiment)
+    stems = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    paths = (folder / f"{stem}.json" for stem in stems)
+    return next(path for path in paths if not path.exists() or _account(path).get("experiment") == text)
+
+
+def _account(path: Path) -> dict[str, Any]:
     try:
-        account = json.loads((folder / f"{name_of(experiment)}.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return (account.get("experiment"), account.get("guidon")) == (registry.to_text(experiment), __version__)
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def name_of(experiment: Experiment) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from guidon import registry
 from guidon.conditioning.condition import Context
 from guidon.conditioning.corrupt import Drawn, RowNoise, corrupted
-from guidon.errors import BadValue, NotSupported, NumericalError
+from guidon.errors import BadValue, NotSupported, NumericalError, ShapeMismatch
 from guidon.guidance.rule import GIVEN, Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
@@ -274,7 +274,12 @@ class Trajectory:
     def _check_conditions(self) -> None:
         """Refuse, before the first step, what is asked for and was not given."""
         for branch in self.wanted:
-            self._context(branch)
+            context = self._context(branch)
+            if isinstance(context, Context) and context.batch not in (None, self.x.shape[0]):
+                raise ShapeMismatch(
+                    f"the condition {branch.condition!r} is for {context.batch} images, and the states are {self.x.shape[0]}; "
+                    "give one for each"
+                )
             if branch.corruption is not None and self._row_noise is None:
                 raise NotSupported("the rule blurs conditions and this trajectory has no row_noise to do it with")
 

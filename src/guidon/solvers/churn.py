@@ -22,17 +22,18 @@ class Churn(Solver):
 
     Args:
         solver: the steps; Heun is EDM's. One without memory of the steps before it.
-        amount: how much noise in all, > 0: each step raises the noise level by amount / steps of itself, at most by 41 %.
+        amount: how much noise in all, > 0: each step raises the noise level by amount / steps of itself, at most by 41 %. The paper's
+            40 is for 256 steps.
         low, high: noise levels between which it happens, both included; a rule sees the raised level.
         noise: standard deviation of the fresh noise beside what the level asks for; a little over 1 makes up for detail lost.
 
-    Source: Karras et al., arXiv 2206.00364, algorithm 2; the defaults are table 5's for ImageNet.
+    Source: Karras et al., arXiv 2206.00364, algorithm 2; low, high and noise are table 5's for ImageNet.
     """
 
     order: ClassVar[int] = 1
     stochastic: ClassVar[bool] = True
     solver: Solver = field(default_factory=Heun)
-    amount: float = 40.0
+    amount: float = 4.0
     low: float = 0.05
     high: float = 50.0
     noise: float = 1.003
