@@ -13,6 +13,7 @@ results/mutants.json, of which each part stays as it is until a run concerns it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ RESULTS = ROOT / "benchmarks/results/mutants.json"
 JUDGED = ROOT / ".bench/mutants.jsonl"
 UNCHANGED = ROOT / ".bench/mutants-unchanged.json"
 NO_FORMULAS = ("__init__.py", "citations.py")  # names, references
+HELPERS = ("support", "parity")  # folders of tests with files that tests import
 COLUMNS = ("made", "killed", "hung", "equivalent", "survived", "not judged")
 COPIED = ("src/guidon", "tests", "recipes", "docs", "pyproject.toml")
 
@@ -65,6 +67,16 @@ PARTS = {
             "laws/test_stage*.py",
         ),
     ),
+    "noise": Part(
+        ("time_grids.py", "noise_grids.py", "conventions.py", "sde.py"),
+        (
+            "noise/test_[gs]*.py",
+            "parity/test_openai_process.py",
+            "parity/test_kdiffusion.py",
+            "parity/test_diffusers.py",
+            "laws/test_processes.py",
+        ),
+    ),
     "solvers": Part(
         ("*.py",),
         (
@@ -72,12 +84,9 @@ PARTS = {
             "solvers/test_c[hl]*.py",  # and not those of convergence, which take long
             "parity/test_kdiffusion.py",
             "parity/test_diffusers.py",
+            "parity/test_edm_golden.py",
             "laws/test_solvers.py",
         ),
-    ),
-    "noise": Part(
-        ("time_grids.py", "noise_grids.py", "conventions.py", "sde.py"),
-        ("noise/test_[gs]*.py", "parity/test_kdiffusion.py", "parity/test_diffusers.py", "laws/test_processes.py"),
     ),
 }
 OWN = {  # the tests of a file where they are not named after it
@@ -115,6 +124,14 @@ EQUIVALENT: dict[str, str] = {
     "guidance/weights.py CosineWeight.at: math.pi * moment.ramp -> -(math.pi * moment.ramp)": "the cosine is even",
     "guidance/weights.py BetaWeight._density: way ** (self.a - 1) * (1 - way) ** (self.b - 1) -> "
     "-(way ** (self.a - 1) * (1 - way) ** (self.b - 1))": "the densities are divided by one another",
+    "noise/conventions.py Ends.levels: _noise_level(levels[-2]) > _noise_level(least) * (1 + NEAR) -> "
+    "_noise_level(levels[-2]) >= _noise_level(least) * (1 + NEAR)": "they are never the same to the last bit",
+    "noise/time_grids.py respaced_indices: 1.0 -> 2.0": "the stride of a section of which one index is kept",
+    "solvers/ancestral.py kept_and_fresh: at.there.noise_level / at.noise_level -> -(at.there.noise_level / at.noise_level)": SQUARED,
+    "solvers/ancestral.py kept_and_fresh: eta * ratio -> -(eta * ratio)": SQUARED,
+    "solvers/ancestral.py posterior_variances: at.here.alpha / at.there.alpha -> -(at.here.alpha / at.there.alpha)": SQUARED,
+    "solvers/corrector.py PCG.step: float(at.there.noise_level) / at.noise_level -> "
+    "-(float(at.there.noise_level) / at.noise_level)": SQUARED,
 }
 
 app = App(help=__doc__, help_format="plaintext", version_flags=())
@@ -205,6 +222,7 @@ class Judge:
 
     def __init__(self, snapshot: Path) -> None:
         self.snapshot, self.left_out = snapshot, list[str]()
+        self.helped = functools.cache(self._helped)
         JUDGED.parent.mkdir(exist_ok=True)
         os.environ.setdefault("GUIDON_GOLDEN", str(ROOT.parent / "shared" / "golden"))
         sources = [path for name in ("src", "tests") for path in sorted((snapshot / name).rglob("*.py"))]
@@ -270,13 +288,23 @@ class Judge:
         return {name: verdict for name, verdict in found.items() if verdict}
 
     def _rests_on(self, verdict: Verdict, part: str) -> str:
-        """Return a digest of the tests that a verdict rests on: the one that killed, else all; and what they share."""
-        shared = [self.snapshot / "tests/conftest.py", *sorted((self.snapshot / "tests/support").glob("*.py"))]
-        killer = self.snapshot / _file_of(verdict["by"])
-        if killer.is_file():
-            return _digest(*(path.read_text() for path in (killer, *shared)))
-        files = [self.snapshot / name for guard in PARTS[part].guards for name in self._files(guard)]
-        return _digest(*(path.read_text() for path in (*files, *shared)))
+        """Return a digest of the tests that a verdict rests on: the file that killed, else all; and of what they import."""
+        killer = _file_of(verdict["by"])
+        alone = (self.snapshot / killer).is_file()
+        names = [killer] if alone else [name for guard in PARTS[part].guards for name in self._files(guard)]
+        return _digest(*(self.helped(name) for name in names))
+
+    def _helped(self, name: str) -> str:
+        """Return a digest of a file of tests and the helpers that it imports, and those that they import."""
+        tests, found = self.snapshot / "tests", list[Path]()
+        helpers = {f"{folder}.{path.stem}": path for folder in HELPERS for path in (tests / folder).glob("[!t]*.py")}
+        waiting = [self.snapshot / name, tests / "conftest.py"]
+        while waiting:
+            path = waiting.pop()
+            if path not in found and path.is_file():
+                found.append(path)
+                waiting += [helper for module, helper in helpers.items() if f"from {module} import" in path.read_text()]
+        return _digest(*(path.read_text() for path in sorted(found)))
 
 
 def _plan(mutant: Mutant, told: Mapping[str, Any]) -> Plan:

@@ -29,7 +29,7 @@ sigma / alpha.
 | you want | take |
 | --- | --- |
 | good images in 10 to 30 evaluations | `dpmpp-2m`, `deis` or `unipc`, one evaluation a step |
-| a smooth path at a high weight | `heun` or `dpm-2`, two evaluations a step; `heun(clock=flow)` steps in the time of rectified flow |
+| a reference with many steps | `heun`, two evaluations a step; `heun(clock=flow)` steps in the time of rectified flow, with less error |
 | what DDPM or DDIM papers did | `ddpm('small')`, `ddpm('large')`, `ddim(eta)` |
 | noise that repairs errors of the network, in 20 steps or more | `churn(heun)`, `dpmpp-2m-sde`, `dpmpp-sde`, `euler-ancestral` |
 | CFG++ | a solver named under `cfgpp` in [Guidance methods](rules.md#cfgpp) |

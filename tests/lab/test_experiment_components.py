@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 
 import pytest
 import torch
@@ -119,11 +120,38 @@ def test_the_sentences_say_what_the_tables_say(findings) -> None:
     assert findings.sees[0].startswith("The 8 axes hold") and set(findings.figures) == {"", "directions", "gains"}
 
 
+def test_one_class_has_no_distances_and_strong_guidance_no_zeros() -> None:
+    found = Components(classes=("1",), weight=40.0, limit=800, axes=8).run()
+    assert set(found.tables) == {"parts", "directions"} and len(found.sees) == 4
+    assert all(row["gain"] > 0 and row["gain_predicted"] > 0 for row in found.tables["directions"])
+    least = min(row["gain_predicted"] for row in found.tables["directions"])
+    assert least < 1e-5  # which would be zero to five decimals
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((0.2702, 0.2699, 0.1), "positive and mean shift change images most: by 0.270"),
+        ((0.28, 0.27, 0.1), "positive changes images most: by 0.280"),
+    ],
+)
+def test_what_changes_as_much_is_not_ranked(world: ImageWorld, findings, sizes: tuple[float, ...], said: str) -> None:
+    change = dict(zip(("positive", "mean", "negative"), sizes, strict=True))
+    seen = FEW._look(world, 1, LogSNR(END, START).levels(EDM(), 9)[:-1])
+    parts = [{**row, "change": change.get(row["part"], row["change"])} for row in seen.parts()]
+    fixed = types.SimpleNamespace(parts=lambda: parts, directions=seen.directions, off=seen.off)
+    assert said in FEW._sees(world, [fixed], [])[1]
+
+
 def test_settings_have_a_text_form_and_bad_ones_are_refused() -> None:
     made = registry.parse("experiment", """components(classes=["1", "7"], axes=8)""")
     assert made == Components(classes=("1", "7"), axes=8)
     assert registry.parse("experiment", registry.to_text(made)) == made
     with pytest.raises(UnknownLabel, match="cat"):
         Components(classes=("cat",), limit=100, axes=4, steps=2).run()
+    with pytest.raises(BadValue, match="every class once"):
+        Components(classes=("3", "3"), limit=100, axes=4, steps=2).run()
+    with pytest.raises(BadValue, match="weight from 0 to 100"):
+        Components(weight=1000.0)
     with pytest.raises(BadValue, match="axes >= 2"):
         Components(axes=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -10,7 +11,17 @@ from guidon import registry
 from guidon.errors import BadValue
 from guidon.lab.endpoints import Normal, ode, sde
 from guidon.lab.experiment import Findings
-from guidon.lab.experiments.optimal_weight import CASES, OptimalWeight, apart, row_of, worlds
+from guidon.lab.experiments.optimal_weight import (
+    BEYOND,
+    CASES,
+    HIGH,
+    OptimalWeight,
+    apart,
+    limits,
+    reach,
+    row_of,
+    worlds,
+)
 
 SMALL = OptimalWeight(cases=((0.5, 0.25, 0.0), (0.5, 0.25, 1.0)), steps=120, weights=9)
 PRINTED = {  # the reference sheet, section 7: W2, its first order, KL, W2 of the SDE
@@ -35,6 +46,8 @@ def test_the_table_is_the_printed_one(case: tuple[float, float, float]) -> None:
     assert found[3] == pytest.approx(PRINTED[case][3], abs=5.1e-4)
     assert row["exact scores"] == pytest.approx(1, abs=1e-6)
     assert row["heun W2"] == pytest.approx(row["W2"], abs=1e-6)  # here given the closed form itself
+    if case[2] == 0:
+        assert row["W2 of equal means"] == pytest.approx(row["W2"], abs=1e-6)
 
 
 def test_the_cases_are_those_of_the_table() -> None:
@@ -57,6 +70,26 @@ def test_nothing_to_mend_leaves_the_weight_at_one(findings: Findings) -> None:
         assert row["KL"] == pytest.approx(1, abs=1e-6)
 
 
+def test_equal_means_alone_still_have_limits_at_which_means_differ() -> None:
+    """With equal means the end would be the same at every weight, and any of them as good."""
+    for row in limits(((0.5, 0.25, 0.0),)):
+        assert (row["gap"], row["W2"]) == pytest.approx((1.0, 1.0), abs=1e-6)
+
+
+def test_large_weights_are_looked_for_where_they_are() -> None:
+    case, hopeless = (0.97, 0.5, 0.0), (0.99, 0.5, 0.0)
+    found = OptimalWeight(cases=(case, hopeless), steps=120).run()
+    strong, none = found.tables["weights"]
+    # 1 + log(1 + d^2 / s_c^2) / log((1 + d^2) / (s_c^2 + d^2))
+    wanted = 1 + math.log(1 + 0.25 / 0.9409) / math.log(1.25 / 1.1909)
+    assert strong["W2"] == pytest.approx(wanted) and HIGH < wanted < strong["SDE W2"] < reach(case) < BEYOND
+    assert strong["heun W2"] == pytest.approx(wanted, abs=0.1)
+    assert strong["ddpm W2"] == pytest.approx(strong["SDE W2"], abs=0.1)
+    assert none["W2"] is none["SDE W2"] is none["heun W2"] is none["W2 distance at best"] is None
+    assert none["W2 of equal means"] > BEYOND and reach(hopeless) == HIGH
+    assert found.sees[1] == "With blurred scores it is 10 or more where s_c = 0.99, δ = 0.5, means 0 apart."
+
+
 def test_the_distance_is_that_of_wasserstein() -> None:
     truth, believed = worlds(0.5, 0.25, 1.0)
     assert apart(truth, Normal(1.3, 0.9)) == pytest.approx(0.5)  # 0.3 in the mean, 0.4 in the deviation
@@ -65,14 +98,24 @@ def test_the_distance_is_that_of_wasserstein() -> None:
 
 def test_the_sentences_say_the_numbers(findings: Findings) -> None:
     said = " ".join(findings.sees)
-    assert "from 1.0388" in said and "to 1.1823" in said
+    assert (
+        "from 1.0388" in said and "to 1.1823" in said and "e.g. 1.1823 for s_c = 0.5, δ = 0.25, means 0 apart" in said
+    )
     assert "in 1 of 1 comparisons" in said
     assert set(findings.figures) == {"", "causes"}
 
 
 def test_settings_have_a_text_form_and_bad_ones_are_refused() -> None:
     assert registry.parse("experiment", registry.to_text(SMALL)) == SMALL
-    bad = ({"cases": ()}, {"cases": ((0.5, 0.25),)}, {"cases": ((0.0, 0.25, 1.0),)}, {"steps": 49}, {"weights": 4})
+    bad = (
+        {"cases": ()},
+        {"cases": ((0.5, 0.25),)},
+        {"cases": ((0.0, 0.25, 1.0),)},
+        {"cases": ((1.0, 0.25, 1.0),)},
+        {"cases": ((0.5, -0.1, 1.0),)},
+        {"steps": 49},
+        {"weights": 4},
+    )
     for change in bad:
         with pytest.raises(BadValue, match="optimal-weight needs"):
             dataclasses.replace(SMALL, **change)

@@ -13,7 +13,7 @@ from guidon.lab import endpoints
 from guidon.lab.convergence import PAIR, Run, Starts, followers, in_distribution, noises
 from guidon.lab.experiments import orders
 from guidon.lab.experiments.orders import Orders
-from guidon.solvers import DDPM, LMS, Euler, Heun, Solver
+from guidon.solvers import DDPM, LMS, PLMS, Euler, Heun, Solver
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,17 @@ def test_measured_orders_are_the_stated_ones(world: Starts, solver: Solver, near
 def test_errors_at_equal_evaluations_take_half_the_steps_where_a_step_takes_two(world: Starts) -> None:
     few = world.measure(Heun(), (10, 12), 20)
     assert few.few == {weight: errors[0] for weight, errors in few.errors.items()}
+    assert few.row()["asked"] == 20
+
+
+def test_a_solver_with_a_dearer_first_step_takes_one_step_less(world: Starts) -> None:
+    run = world.measure(PLMS(), (19, 20), 20)
+    assert run.asked[1.0] == [20, 21] and run.evaluations == 20
+    assert run.few == {weight: errors[0] for weight, errors in run.errors.items()}
 
 
 def test_an_order_is_the_slope_of_the_last_refinement() -> None:
-    run = Run(Euler(), {1.0: [9.0, 8e-3, 1e-3]}, {1.0: [5, 10, 30]}, {1.0: 0.1})
+    run = Run(Euler(), {1.0: [9.0, 8e-3, 1e-3]}, {1.0: [5, 10, 30]}, {1.0: 0.1}, 20)
     assert math.isclose(run.order(1.0), math.log(8) / math.log(3))
 
 
@@ -67,6 +74,28 @@ def test_what_holds(measured: tuple[float, float], how: str) -> None:
     assert orders._holds({"stated": 2, "order": measured[0], "order_guided": measured[1]}) == how
 
 
+@pytest.mark.parametrize(
+    ("order", "before", "nearing"),
+    [(1.21, 1.33, True), (2.0, 2.01, False), (0.7, 0.5, True), (1.3, 1.2, False), (1.3, None, False)],
+)
+def test_what_is_on_its_way_is_not_called_faster(order: float, before: float | None, nearing: bool) -> None:
+    row = {"solver": "pcg", "stated": 1, "order": order, "order_before": before, "guided_mean": 1.0, "guided_std": 0.3}
+    assert orders._nearing(row) == nearing
+    rows = [
+        {"solver": "euler", "stated": 1, "order": 1.0, "order_guided": 1.0, "error": 0.1, "error_guided": 0.1},
+    ]
+    said = Orders()._sees(rows, [(row, [0.1])])[3]
+    assert ("Not there yet" in said) == nearing
+    assert ("Faster" in said) == (not nearing and order > 1)
+
+
+def test_equal_lines_share_a_label() -> None:
+    noisy = [({"solver": name, "order": 1.0}, errors) for name, errors in (("a", [0.2, 0.1]), ("b", [0.4, 0.3]))]
+    noisy.append(({"solver": "c", "order": 1.0}, [0.2, 0.1 + 1e-12]))
+    labels = [label for label, _ in orders._together(noisy)]
+    assert labels == ["b: 1.00", "c, a: 1.00"]
+
+
 def test_the_findings_agree_with_their_tables() -> None:
     found = Orders(steps=(6, 12), noisy_steps=(6, 12), points=1).run()
     rows = {row["solver"]: row for row in found.tables["deterministic"]}
@@ -86,5 +115,8 @@ def test_settings_have_a_text_form() -> None:
     assert registry.parse("experiment", registry.to_text(made)) == made
     with pytest.raises(BadValue, match="each larger than the one before"):
         dataclasses.replace(made, steps=(12, 6))
+    for change in ({"points": 0}, {"evaluations": 0}, {"weight": 1e6}, {"steps": (1, 2)}, {"noisy_steps": (0, 2)}):
+        with pytest.raises(BadValue, match="orders needs"):
+            dataclasses.replace(made, **change)
     with pytest.raises(BadValue, match="another weight"):
         Orders(weight=1.0)

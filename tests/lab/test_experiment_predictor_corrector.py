@@ -10,7 +10,6 @@ from guidon import registry
 from guidon.errors import BadValue
 from guidon.lab.endpoints import counterexample
 from guidon.lab.experiment import Findings
-from guidon.lab.experiments.ode_vs_sde import falls
 from guidon.lab.experiments.predictor_corrector import (
     PredictorCorrector,
     by_ode,
@@ -18,6 +17,7 @@ from guidon.lab.experiments.predictor_corrector import (
     sharpened_at,
     with_corrections,
 )
+from guidon.lab.line import powers
 
 SMALL = PredictorCorrector(weights=(2.0, 3.0), steps=(32, 64, 128), corrections=(1, 4))
 
@@ -33,7 +33,7 @@ def test_both_samplers_tend_to_one_variance(findings: Findings) -> None:
     assert {row["rule"] for row in runs if row["weight"] == 3.0} == {"cfg(3)", "cfg(5)"}
     for name in ("pcg", "ddpm"):
         low, high, off = extremes(runs, name)
-        assert (low, high) == falls([row for row in runs if row["solver"] == name])
+        assert (low, high) == powers([row for row in runs if row["solver"] == name])
         assert 0.75 < low <= high < 1.1
         assert off < 0.03
 
@@ -78,17 +78,39 @@ def test_many_corrections_leave_an_excess_of_one_sixteenth_over_k() -> None:
         assert by_ode(1.0, noise_level) == pytest.approx(1 + noise_level**2)
 
 
+def test_strong_weights_keep_their_closed_forms() -> None:
+    for exponent in (1.5, 21.0, 2e6, 1e30):  # (2 - 2^(2 - 2w)) / (2w - 1) with g = 2w - 1
+        assert with_corrections(exponent, 1) == pytest.approx((2 - 2 ** (1 - exponent)) / exponent)
+        assert with_corrections(exponent, 1, 1.0) == pytest.approx(6 * (1 - (2 / 3) ** exponent) / exponent)
+    # K = 2 and g = 2 at the noise level 0: 2 times the integral of u ((1 + u) / 2)^2 from 0 to 1
+    assert with_corrections(2.0, 2) == pytest.approx(2 * (1 / 2 + 2 / 3 + 1 / 4) / 4)
+
+
+@pytest.mark.parametrize("weight", [11.0, 100.0])
+def test_strong_weights_are_looked_at_closely_too(weight: float) -> None:
+    said = " ".join(PredictorCorrector((weight,), weight, (8, 16), (1, 2)).run().sees)
+    # of the exponent g whose 2 / g is 2^(1 - w)
+    assert f"ends with {2 ** (1 - weight):.4g}. The exponent {2**weight:.3g} would bring" in said
+
+
 def test_the_sentences_say_the_numbers(findings: Findings) -> None:
     said = " ".join(findings.sees)
     assert "the closed form of both is 0.3875" in said
     assert "is 5, which is 2w − 1" in said
-    assert "DDIM under `cfg(3)` ends with 0.2500" in said
+    assert "DDIM under `cfg(3)` ends with 0.25." in said
     assert set(findings.figures) == {"", "corrections"}
 
 
 def test_settings_have_a_text_form_and_bad_ones_are_refused() -> None:
     assert registry.parse("experiment", registry.to_text(SMALL)) == SMALL
-    bad = ({"weights": (1.0,)}, {"weight": 0.5}, {"steps": (32,)}, {"steps": (64, 32)}, {"corrections": (0,)})
+    bad = (
+        {"weights": (1.0,)},
+        {"weight": 0.5},
+        {"weight": 101.0},
+        {"steps": (32,)},
+        {"steps": (64, 32)},
+        {"corrections": (0,)},
+    )
     for change in (*bad, {"corrections": ()}):
         with pytest.raises(BadValue, match="predictor-corrector needs"):
             dataclasses.replace(SMALL, **change)

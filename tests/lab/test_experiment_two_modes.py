@@ -11,7 +11,7 @@ from support.numbers import normal
 from guidon import registry
 from guidon.errors import BadValue
 from guidon.lab.experiment import Findings
-from guidon.lab.experiments.two_modes import TwoModes, by_integrator, paired, powered, quantiles, weighted
+from guidon.lab.experiments.two_modes import TwoModes, by_integrator, paired, powered, spaced, weighted
 
 SMALL = TwoModes(weights=(1.0, 3.0), steps=80, samples=400, points=120)
 PRINTED = {3.0: (2.50, 0.31, 2.12, 0.48, 2.000, 0.4997), 7.5: (3.04, 0.24, 2.19, 0.48, 2.000, 0.4995)}  # section 5
@@ -56,8 +56,8 @@ def test_the_powered_density_is_the_printed_one(weight: float) -> None:
 
 
 def test_the_start_is_weighted_as_a_standard_normal() -> None:
-    assert weighted(3 + 2 * quantiles(60)) == pytest.approx((3, 2), abs=1e-9)
-    assert weighted(quantiles(60) ** 2) == pytest.approx((1, 2**0.5), abs=1e-8)
+    assert weighted(3 + 2 * spaced(60)) == pytest.approx((3, 2), abs=1e-9)
+    assert weighted(spaced(60) ** 2) == pytest.approx((1, 2**0.5), abs=1e-8)
 
 
 def test_pairing_takes_away_what_both_runs_share() -> None:

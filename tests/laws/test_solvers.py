@@ -13,7 +13,7 @@ from support.numbers import agree, normal
 
 from guidon.guidance import CFG, Interval
 from guidon.noise import EDM, Flow, Level, Process, VOutput, VPTable
-from guidon.noise.grids import LogSNR, Trailing
+from guidon.noise.grids import Listed, LogSNR, Trailing
 from guidon.sampling import Engine, PerImageNoise, RecordedNoise, Trajectory
 from guidon.solvers import (
     DDPM,
@@ -26,6 +26,7 @@ from guidon.solvers import (
     DPMppSDE,
     Langevin,
     Solver,
+    UniPC,
 )
 
 SOLVERS = pytest.mark.parametrize("solver", solvers(), ids=str)
@@ -55,7 +56,12 @@ def test_any_parameterisation_gives_the_same_images(solver: Solver, process: Pro
     assert results[0].abs().max() < (200 if isinstance(solver, NEED_MANY) else 20)
 
 
-@pytest.mark.parametrize("solver", [s for s in solvers() if s not in (DDPM("large"), DDPM("learned"))], ids=str)
+OF_NOISE_LEVELS = pytest.mark.parametrize(
+    "solver", [s for s in solvers() if s not in (DDPM("large"), DDPM("learned"))], ids=str
+)
+
+
+@OF_NOISE_LEVELS
 def test_processes_with_the_same_noise_levels_give_the_same_images(solver: Solver) -> None:
     """A solver works in noise level: what differs between processes is only how the state is scaled.
 
@@ -68,6 +74,19 @@ def test_processes_with_the_same_noise_levels_give_the_same_images(solver: Solve
         made.append(sample(Exact(plane()), levels, solver, CFG(2.0), x, told(LABELS), noise()))
     for result in made[1:]:
         agree(result, made[0], "images", rtol=1e-8, atol=1e-8)
+
+
+@OF_NOISE_LEVELS
+def test_no_number_but_zero_is_special(solver: Solver) -> None:
+    """At noise level 1 sigma is 1 on one process and 1/2 on another."""
+    made = []
+    for process in (EDM(), Flow()):
+        levels = Listed((6.0, 3.0, 1.0, 0.4)).levels(process, 4)
+        made.append(
+            sample(Exact(plane()), levels, solver, CFG(2.0), levels[0].sigma * normal(4, 2), told(LABELS), noise())
+        )
+    assert levels[2].sigma == pytest.approx(0.5, rel=1e-15)
+    agree(made[1], made[0], "images", rtol=1e-8, atol=1e-8)
 
 
 def images(solver: Solver, seeds: list[int], labels: list[int], weights: list[float], **engine: object) -> torch.Tensor:
@@ -189,3 +208,7 @@ def test_starts_where_no_signal_is_left(solver: Solver) -> None:
 @pytest.mark.parametrize("solver", [DPM2Ancestral, DPMpp2SAncestral, DPMpp2MSDE, DPMpp3MSDE, DPMppSDE])
 def test_any_fresh_noise_leaves_order_one(solver: type[Solver]) -> None:
     assert [solver(eta=eta).order for eta in (0.0, 1e-3, 1.0)] == [2, 1, 1]  # type: ignore[call-arg]
+
+
+def test_the_corrector_adds_one_to_the_order_of_unipc() -> None:
+    assert [UniPC(2, corrector_from=first).order for first in (0, 3, None)] == [3, 3, 2]

@@ -43,10 +43,12 @@ def test_of_tables() -> None:
     assert times(Trailing(), 7) == [999, 856, 713, 570, 428, 285, 142, -1]
     assert times(Linspace(), 4) == [999, 666, 333, 0, -1]
     assert times(Linspace(), 3) == [999, 499.5, 0, -1]
+    assert times(Linspace(), 2) == [999, 0, -1]
     assert times(Linspace(), 1) == [999, -1] == times(Linspace(whole=True), 1)
     assert times(Respaced(), 3) == [999, 500, 0, -1]
     assert times(Respaced("ddim5"), 1) == [800, 600, 400, 200, 0, -1]
     assert len(times(Respaced("10,15,20"), 1)) == 46
+    assert times(Respaced("fast27"), 1)[:3] == [997, 800, 799]  # but for the 997 the sections "10,10,3,2,2"
     assert times(Trailing(), 1000) == [*range(999, -1, -1), -1] == times(Leading(), 1000)
 
 

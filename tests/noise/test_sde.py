@@ -45,7 +45,9 @@ def test_vp_keeps_its_digits_at_both_ends(noise_level: float) -> None:
     wanted = math.log1p(noise_level**2) if noise_level < 2 else math.log1p(noise_level**-2) + 2 * math.log(noise_level)
     assert total == pytest.approx(wanted, rel=1e-11)
     if 1e-3 < t < 1:
-        assert VP().level_at(noise_level).noise_level == pytest.approx(noise_level, rel=1e-14)
+        level = VP().level_at(noise_level)
+        assert level.noise_level == pytest.approx(noise_level, rel=1e-14)
+        assert level.alpha == pytest.approx(math.exp(-wanted / 2), rel=1e-13)
 
 
 def test_vp_of_a_fitted_range_may_begin_below_no_noise() -> None:

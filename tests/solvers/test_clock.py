@@ -12,7 +12,7 @@ from support.numbers import agree, f64, normal
 
 from guidon.errors import BadValue
 from guidon.guidance import CFG, CFGpp, Guided
-from guidon.noise import EDM, Cosine, Flow, Process, VPTable
+from guidon.noise import EDM, Cosine, Flow, Level, Process, VPTable
 from guidon.noise.grids import LogSNR, Trailing
 from guidon.noise.sde import VE, VP
 from guidon.solvers import Euler, Heun
@@ -51,6 +51,18 @@ def test_an_euler_step_of_the_variance_preserving_sde(process: Process) -> None:
         Euler(clock), moments([here, there]), here.alpha * x0 + here.sigma * eps, lambda x, at: Guided(x0, eps)
     )
     agree(end, want, "state", rtol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 0.8, 1.0])
+def test_heun_is_exact_where_noise_is_linear_in_noise_level(alpha: float) -> None:
+    """dz/dtau = tau, wherever along the step the second slope is taken; without a process only at its end."""
+    levels = [EDM().level(tau) if alpha < 1 else Level(tau, 1.0, tau) for tau in (3.0, 1.5, 1.0)]
+    states, asked = drive(
+        Heun(alpha), moments(levels), f64([0.2]), lambda x, at: Guided(x - at.noise_level**2, 0 * x + at.noise_level)
+    )
+    agree(torch.cat(states), f64([0.2, 0.2 + (1.5**2 - 9) / 2, 0.2 + (1 - 9) / 2]), "states", rtol=1e-12)
+    agree(f64([ask.at.noise_level for ask in asked]), f64([3, 3 - 1.5 * alpha, 1.5, 1.5 - 0.5 * alpha]), "asked")
+    agree(asked[1].x, states[0] - 1.5 * alpha * 3, "where the second slope is taken")
 
 
 def test_in_the_time_of_flow_euler_is_the_same() -> None:

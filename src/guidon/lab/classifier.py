@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guidon.conditioning.condition import Context
+from guidon.errors import BadValue
+from guidon.lab.learn import learn
 from guidon.lab.mixture import Mixture, labels_of
 from guidon.noise import Level, Process
 from guidon.noise.level import Number
+
+POOL = 16384  # clean points of a classifier that is not to know them by heart
+
+
+class Judges(Protocol):
+    """What the engine asks of a classifier."""
+
+    def log_prob(self, x: Tensor, level: Level, context: Context) -> Tensor:
+        """Return log p(class | x_t), (B,), differentiable in ``x``."""
+        ...
 
 
 class SmallClassifier(nn.Module):
@@ -64,21 +77,28 @@ def fit(
     Args:
         truth: where points and their classes come from; classes in equal shares.
         process: what noises them.
-        steps: of Adam, the rate falling to 0 along half a cosine.
+        steps: of training, >= 1.
         seed: of everything random.
         noisy: whether it sees noisy points and their level; else clean ones alone, and knows no level.
-        points: how many it ever sees, the same ones again and again; left out: new ones at every step.
+        points: how many clean ones it ever sees, at least one of each class; left out: about `POOL`, the same ones at every
+            step, with new noise.
         batch: points a step.
         rate: of Adam at first.
+
+    Raises:
+        BadValue: no step, or fewer points than classes.
     """
+    if steps < 1:
+        raise BadValue(f"a classifier is trained for one step or more, got {steps}")
+    if points is not None and points < truth.classes:
+        raise BadValue(f"{points} points are too few for one of each of {truth.classes} classes; give more")
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SmallClassifier(math.prod(truth.shape), truth.classes, knows_level=noisy)
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
-    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    pool, pool_labels = _draw(truth, points or 64 * batch, generator)
-    for _ in range(steps):
+    pool, pool_labels = _draw(truth, POOL if points is None else points, generator)
+
+    def loss() -> Tensor:
         chosen = torch.randint(len(pool), (batch,), generator=generator)
         x, labels = pool[chosen], pool_labels[chosen]
         alpha, sigma = torch.ones(batch), torch.zeros(batch)
@@ -86,16 +106,14 @@ def fit(
             at = process.level(process.sample_times(batch, generator))
             alpha, sigma = torch.as_tensor(at.alpha).float(), torch.as_tensor(at.sigma).float()
             x = alpha[:, None] * x + sigma[:, None] * torch.randn(x.shape, generator=generator)
-        loss = F.cross_entropy(network(x, alpha, sigma), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        plan.step()
-    return network.double().requires_grad_(False)
+        return F.cross_entropy(network(x, alpha, sigma), labels)
+
+    learn(network, loss, steps=steps, rate=rate)
+    return network
 
 
 def _draw(truth: Mixture, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return points (N, D), float32, and their classes (N,), equally many of each."""
-    each = -(-count // truth.classes)
-    points = torch.cat([truth.sample(each, label, generator).flatten(1) for label in range(truth.classes)])
-    return points.float(), torch.arange(truth.classes).repeat_interleave(each)
+    """Return points (count, D), float32, and their classes (count,), equally many of each, but for what is left over."""
+    each = [len(range(label, count, truth.classes)) for label in range(truth.classes)]
+    points = torch.cat([truth.sample(n, label, generator).flatten(1) for label, n in enumerate(each)])
+    return points.float(), torch.arange(truth.classes).repeat_interleave(torch.tensor(each))

@@ -17,6 +17,7 @@ from guidon.guidance import CFG
 from guidon.lab.affine import propagate
 from guidon.lab.gaussian import Pair
 from guidon.lab.integrate import integrate
+from guidon.lab.line import power
 from guidon.lab.mixture import Exact, told
 from guidon.lab.plane import CLASSES, mixture
 from guidon.noise import EDM, Level
@@ -39,6 +40,7 @@ VARIANTS = (
     "unipc(believes='eps')",
     "unipc(3)",
     "unipc(3, end='full')",
+    "unipc(corrector_from=none)",
 )
 PAIR = Pair(1.0, 0.5, 0.0, 1.0)  # of the stochastic solvers
 
@@ -78,18 +80,18 @@ class Run:
         errors: by weight, the median distance from the end of the ODE, for each number of steps.
         asked: by weight, how often the network was asked for a point, for each number of steps.
         few: by weight, the error where all solvers may ask equally often.
+        evaluations: how often that run asked for a guided belief.
     """
 
     solver: Solver
     errors: dict[float, list[float]]
     asked: dict[float, list[float]]
     few: dict[float, float]
+    evaluations: int
 
     def order(self, weight: float) -> float:
         """Return the slope of the error over the last refinement."""
-        coarse, fine = self.errors[weight][-2:]
-        before, after = self.asked[weight][-2:]
-        return math.log(coarse / fine) / math.log(after / before)
+        return power(self.asked[weight], self.errors[weight])
 
     def row(self) -> dict[str, Any]:
         """Return the row of the table."""
@@ -100,6 +102,7 @@ class Run:
             "order": round(self.order(plain), 3),
             "order_guided": round(self.order(guided), 3),
             "evaluations": self.solver.evaluations,
+            "asked": self.evaluations,
             "error": float(f"{self.few[plain]:.4g}"),
             "error_guided": float(f"{self.few[guided]:.4g}"),
         }
@@ -128,10 +131,20 @@ class Starts:
         return cls(start, labels, ends)
 
     def measure(self, solver: Solver, steps: Sequence[int], evaluations: int) -> Run:
+        """Return the errors of a solver with numbers of steps, and with as many as a number of evaluations allows."""
         found = [self._errors(solver, n) for n in steps]
-        few = self._errors(solver, max(1, evaluations // solver.evaluations))
         errors, asked = ({w: [one[w][part] for one in found] for w in self.ends} for part in (0, 1))
-        return Run(solver, errors, asked, {w: error for w, (error, _) in few.items()})
+        few, spent = self._within(solver, evaluations)
+        return Run(solver, errors, asked, few, spent)
+
+    def _within(self, solver: Solver, evaluations: int) -> tuple[dict[float, float], int]:
+        """Return the errors by weight of the longest run within so many evaluations, or of one step, and how many it takes."""
+        for steps in range(max(1, evaluations // solver.evaluations), 0, -1):  # some take one more in their first steps
+            found = self._errors(solver, steps)
+            spent = round(min(asked for _, asked in found.values()))  # by the weight that asks one branch only
+            if spent <= evaluations:
+                break
+        return {w: error for w, (error, _) in found.items()}, spent
 
     def _errors(self, solver: Solver, steps: int) -> dict[float, tuple[float, float]]:
         """Return by weight the median error of a run, and how often it asked the network for a point."""
@@ -160,7 +173,8 @@ def in_distribution(solver: Solver, steps: Sequence[int], weight: float) -> tupl
     row = {
         "solver": to_text(solver),
         "stated": solver.order,
-        "order": round(math.log(errors[-2] / errors[-1]) / math.log(steps[-1] / steps[-2]), 3),
+        "order": round(power(steps, errors), 3),
+        "order_before": round(power(steps[:-1], errors[:-1]), 3) if len(steps) > 2 else None,
         "evaluations": solver.evaluations,
         "error": float(f"{errors[-1]:.4g}"),
         "guided_mean": round(float(mean), 4),

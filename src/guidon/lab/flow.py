@@ -44,13 +44,13 @@ class _Standing(Solver):
     Args:
         solver: the other one.
         places: (N, 2), in x / alpha; in units of sqrt(1 + noise level^2).
-        moves: filled with a move (N, 2), in x / alpha, for each step.
+        moves: filled with the move (N, 2), in x / alpha, of each step by its number; a rehearsal's is overwritten by the run's.
     """
 
     order: ClassVar[int] = 0
     solver: Solver
     places: Tensor
-    moves: list[Tensor] = field(default_factory=list)
+    moves: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> int:  # type: ignore[override]
@@ -65,7 +65,7 @@ class _Standing(Solver):
         after, _ = yield from self.solver.step(
             start * at.here.alpha, at, self.solver.init(), lambda: torch.zeros_like(start)
         )
-        self.moves.append(after / at.there.alpha - start)
+        self.moves[at.index] = after / at.there.alpha - start
         return after, carry
 
 

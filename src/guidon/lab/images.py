@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from guidon.errors import DataError
+from guidon.errors import BadValue, DataError
 from guidon.guidance import Rule
 from guidon.lab.gaussian import Gaussian, Gaussians
 from guidon.lab.sampled import sample
@@ -43,7 +43,13 @@ class ImageWorld:
 
     @classmethod
     def read(cls, source: str, limit: int, axes: int, classes: Sequence[str]) -> ImageWorld:
-        """Read images and fit; raises `DataError` for images without classes, `UnknownLabel` for a class that is not there."""
+        """Read images and fit.
+
+        Raises:
+            DataError: the images have no classes.
+            UnknownLabel: a class is not among theirs.
+            BadValue: a class is given twice.
+        """
         from guidon.training.columns import class_ids
         from guidon.training.data import DataConfig, open_data
 
@@ -53,6 +59,8 @@ class ImageWorld:
         batch = next(iter(data.batches(min(limit, data.size))))
         assert batch.labels is not None
         shown = class_ids(classes, data.classes) if classes else _few(len(data.classes))
+        if len(set(shown)) < len(shown):
+            raise BadValue(f"components shows every class once, got {list(classes)}; leave the repetition out")
         whole = Gaussian.fit(batch.images)
         assert whole.axes is not None
         basis = whole.axes[:, -axes:]

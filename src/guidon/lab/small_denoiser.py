@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from guidon.conditioning.condition import Context
+from guidon.lab.learn import learn
 from guidon.lab.mixture import NULL_LABEL, Mixture, labels_of
 from guidon.noise import Level, Prediction, Process
 
@@ -49,7 +50,7 @@ def train(
     One condition in ten is replaced by the null.
 
     Args:
-        truth: where points come from, all classes in equal shares.
+        truth: where points come from, all classes in equal shares; 20 batches of each are drawn once.
         process: what noises them.
         steps: of Adam.
         seed: of everything random.
@@ -60,10 +61,9 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SmallDenoiser(truth.classes)
-    optimizer, losses = torch.optim.Adam(network.parameters(), lr=3e-3), []
-    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     pool = torch.stack([truth.sample(20 * batch, label, generator).float() for label in range(truth.classes)])
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         labels = torch.randint(truth.classes, (batch,), generator=generator)
         x0 = pool[labels, torch.randint(pool.shape[1], (batch,), generator=generator)]
         level = process.level(process.sample_times(batch, generator))
@@ -73,10 +73,6 @@ def train(
         dropped = torch.rand(batch, generator=generator) < 0.1
         given = torch.where(dropped, NULL_LABEL, labels)
         found = network.eps(alpha[:, None] * x0 + sigma[:, None] * added, alpha, sigma, given)
-        loss = (found - noise).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        plan.step()
-        losses.append(loss.item())
-    return network.double().requires_grad_(False), losses
+        return (found - noise).square().mean()
+
+    return network, learn(network, loss, steps=steps)

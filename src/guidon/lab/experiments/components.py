@@ -60,11 +60,14 @@ class Components(Experiment):
     Args:
         data: images as in the recipe's ``data.source``: digits, a folder, Parquet files, a hub id.
         classes: those to show, by name; left out: three of those that there are.
-        weight: of guidance.
+        weight: of guidance, 0 to 100.
         steps: of each run, from noise level 80 to 0.02, which nobody sees.
         limit: images to fit the Gaussians to, at most.
         axes: principal axes to keep, at most.
         noise_level: at which directions are shown.
+
+    Raises:
+        BadValue: too few steps, images or axes, a weight outside its range, or a noise level that is not positive.
     """
 
     page: ClassVar[int] = 4
@@ -81,6 +84,8 @@ class Components(Experiment):
     noise_level: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 100:
+            raise BadValue(f"components needs a weight from 0 to 100, got {self.weight}")
         if self.steps < 2 or self.limit < 4 or self.axes < 2 or not self.noise_level > 0:
             raise BadValue(f"components needs steps and axes >= 2, limit >= 4 and a noise level > 0, got {self}")
 
@@ -88,12 +93,14 @@ class Components(Experiment):
         world = ImageWorld.read(self.data, self.limit, self.axes, self.classes)
         levels = LogSNR(END, START).levels(EDM(), self.steps + 1)[:-1]
         seen = [self._look(world, label, levels) for label in track(world.shown, "classes")]
-        directions = [row for one in seen for row in one.directions]
         parts = [{"class": one.name, **row} for one in seen for row in one.parts()]
-        apart = _apart(seen)
+        directions = [{key: _short(value) for key, value in row.items()} for one in seen for row in one.directions]
+        tables = {"parts": parts, "directions": directions}
+        if len(seen) > 1:
+            tables["between_classes"] = _apart(seen)
         return Findings(
-            self._sees(world, seen, apart),
-            {"parts": parts, "directions": directions, "between_classes": apart},
+            self._sees(world, seen, tables.get("between_classes", [])),
+            tables,
             {
                 "": _images_figure(world, seen, self.weight),
                 "directions": _directions_figure(world, seen, self.noise_level),
@@ -122,7 +129,7 @@ class Components(Experiment):
                 "gain_of_sign_alone": ends[sign].std(leading[sign]) / ends["naive"].std(leading[sign]),
             }
             for rank in range(len(chosen)):
-                numbers = {key: round(float(column[rank]), 5) for key, column in columns.items()}
+                numbers = {key: float(column[rank]) for key, column in columns.items()}
                 rows.append({"class": world.names[label], "sign": sign, "rank": rank + 1, **numbers})
         off = self._off(_shared_axes(world.gaussians, label), label, levels)
         return Seen(world.names[label], len(world.axes), ends, leading, rows, off)
@@ -141,24 +148,33 @@ class Components(Experiment):
         }
         spread = {way: sum(row["spread"] for row in parts if row["part"] == way) / len(seen) for way in WAYS}
         first, second, third = sorted(PARTS, key=lambda part: -size[part])
+        most = (
+            f"{WAYS[first]} changes"
+            if size[second] < 0.99 * size[first]
+            else f"{WAYS[first]} and {WAYS[second]} change"
+        )
         rows = [row for one in seen for row in one.directions]
         off = max(rows, key=lambda row: abs(math.log(row["gain"] / row["gain_predicted"])))
-        low, high = min(apart, key=lambda row: row["distance"]), max(apart, key=lambda row: row["distance"])
-        naive = next(row["distance"] for row in apart if row["part"] == "naive")
-        return [
+        sees = [
             f"The {len(world.gaussians[NULL_LABEL].variances)} axes hold {world.kept:.1%} of the variance of {world.count} images.",
-            f"Of the parts alone, {WAYS[first]} changes images most: by {size[first]:.2f} (root mean square over pixels, in a range "
-            f"of 2), {WAYS[second]} by {size[second]:.2f}, {WAYS[third]} by {size[third]:.2f}; all together change them by "
-            f"{size['all']:.2f}.",
+            f"Of the parts alone, {most} images most: by {size[first]:.3f} (root mean square over pixels, in a range "
+            f"of 2), {WAYS[second]} by {size[second]:.3f}, {WAYS[third]} by {size[third]:.3f}; all together change them by "
+            f"{size['all']:.3f}.",
             f"With all of it the spread of what arrives is {spread['all']:.2f} of that without guidance; positive alone makes it "
             f"{spread['positive']:.2f}, negative alone {spread['negative']:.2f}, mean shift alone {spread['mean']:.2f}.",
             f"Where the covariances share their axes, the measured gains agree with the theorem to {max(one.off for one in seen):.1g}, "
             f"the error of {self.steps} steps. "
             f"For those of the images the prediction is farthest off for {off['sign']} direction {off['rank']} of "
-            f"{off['class']}: {off['gain_predicted']:.2f} predicted, {off['gain']:.2f} measured.",
-            f"Without guidance the classes are {naive:.2f} apart (Fréchet distance of what arrives, mean over pairs); "
-            f"most with `{high['part']}`, {high['distance']:.2f}, least with `{low['part']}`, {low['distance']:.2f}.",
+            f"{off['class']}: {off['gain_predicted']:.3g} predicted, {off['gain']:.3g} measured.",
         ]
+        if apart:
+            low, high = (choose(apart, key=lambda row: row["distance"]) for choose in (min, max))
+            naive = next(row["distance"] for row in apart if row["part"] == "naive")
+            sees.append(
+                f"Without guidance the classes are {naive:.2f} apart (Fréchet distance of what arrives, mean over pairs); "
+                f"most with {WAYS[high['part']]}, {high['distance']:.2f}, least with {WAYS[low['part']]}, {low['distance']:.2f}."
+            )
+        return sees
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +214,11 @@ class Seen:
         return rows
 
 
+def _short(value: Any) -> Any:
+    """Return a number to five digits, and anything else as it is."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
 def _along(vectors: Tensor, gaussian: Gaussian) -> Tensor:
     """Return the variance of a Gaussian along unit vectors (N, D)."""
     return gaussian.turned(vectors).square() @ gaussian.variances
@@ -211,7 +232,7 @@ def _shared_axes(gaussians: Gaussians, label: int) -> Gaussians:
 
 
 def _apart(seen: Sequence[Seen]) -> list[dict[str, Any]]:
-    """Return the Fréchet distance between classes for every way, root mean square over pixels, mean over pairs."""
+    """Return the Fréchet distance between two or more classes for every way, root mean square over pixels, mean over pairs."""
     from guidon.measure.distances import FeatureStatistics, frechet_distance
 
     rows = []
@@ -220,7 +241,7 @@ def _apart(seen: Sequence[Seen]) -> list[dict[str, Any]]:
             FeatureStatistics(2, one.ends[way].mean, one.ends[way].factor.T @ one.ends[way].factor) for one in seen
         ]
         squares = [frechet_distance(a, b) / seen[0].pixels for a, b in itertools.combinations(known, 2)]
-        rows.append({"part": way, "distance": round(sum(math.sqrt(s) for s in squares) / max(len(squares), 1), 4)})
+        rows.append({"part": way, "distance": round(sum(math.sqrt(s) for s in squares) / len(squares), 4)})
     return rows
 
 

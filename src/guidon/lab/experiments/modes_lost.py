@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from guidon import registry
 from guidon.errors import BadValue
 from guidon.guidance.cfg import CFG
-from guidon.guidance.rule import Moment, Rule
+from guidon.guidance.rule import Rule
 from guidon.lab.drawing import TRUTH, color, curve, histogram, panels, plain
 from guidon.lab.experiment import Experiment, Findings, Row, Track, quietly
-from guidon.lab.mixture import NULL_LABEL, Exact, Mixture, told
-from guidon.noise import Cosine, Level
-from guidon.noise.noise_grids import LogSNR
+from guidon.lab.four_modes import (
+    CLASS,
+    MIDDLE,
+    follow,
+    limit,
+    log_levels,
+    moment,
+    plain_share,
+    share,
+    times,
+    weight_of,
+    world,
+)
+from guidon.noise import Level
 from guidon.registry import register
-from guidon.sampling import Engine, RecordedNoise, Trajectory
-from guidon.sampling.trajectory import Event
 from guidon.solvers import Solver
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-START, MIDDLE, CLASS = 80.0, 1.75, 1  # the noise level of the start, what lies between the modes, the class's label
-MANY = 10**9  # steps that are as good as a continuous way
 
 RULES = (
     "cfg(1)",
@@ -65,6 +67,7 @@ IN_TIME: dict[str, Rule] = {  # linear in time itself, not over the steps
     "cfg(1 + 10 t)": CFG(lambda at: 1 + 10 * at.t),  # type: ignore[arg-type]
 }
 SHARE, IN_LOG = "share at 1", "share at 1, steps even in log noise"
+COLUMNS = 5  # rules of a picture
 DRAWN = ("cfg(1)", "cfg(6)", "cfg(linear(11, 1))", "cfg(linear(1, 11))", "cfg(6, when=interval(0.1, 0.6))")
 
 
@@ -83,22 +86,26 @@ class ModesLost(Experiment):
     a little above one half, because the start N(0, 1) still holds a trace of signal that it ought not to have.
 
     For the rules whose weight depends on the moment alone the table also has the share in the limit of many steps: followed
-    backwards, the path that ends between the modes draws the line that divides the starts.
+    backwards, the path that ends between the modes draws the line that divides the starts. "Reference" is what the project's
+    reference sheet prints, found with steps of its own; a run of finitely many steps opens and closes an interval at its
+    steps only, so that shares of an interval differ in the third digit. The two rules written with t, linear in time itself and
+    not over the steps, are the sheet's; they are made in code and have no text form.
 
     A schedule is a weight over the *steps*, so what it does depends on where the steps are. The table has every rule with steps even
     in the time of the cosine process, and even in the logarithm of the noise level, where most steps are at little noise. Rules that
     project the difference (apg, tcfg, cfg-zero) have nothing to do on a line and are left out.
 
-    For a user: guidance at high noise decides between modes before the modes exist; later guidance only sharpens what has been
-    decided. Starting high and ending low, as in what is called progressive CFG, spends the weight where it costs modes.
+    For a user: where the modes are still one cloud, every pull decides between them; where they are apart, it can only move a
+    sample within its own. So compare the intervals at much noise with those at little, and the schedules that begin high, as
+    what is called progressive CFG does, with those that end high.
 
     Args:
         steps: of the solver, >= 2.
         starts: evenly spaced quantiles to start from, >= 2.
-        rules: text forms.
+        rules: text forms, one or more; the first five are drawn, those of the default before others.
 
     Raises:
-        BadValue: too few steps or starts.
+        BadValue: too few steps or starts, or no rule.
     """
 
     page: ClassVar[int] = 6
@@ -118,100 +125,57 @@ class ModesLost(Experiment):
     def __post_init__(self) -> None:
         if self.steps < 2 or self.starts < 2:
             raise BadValue(f"modes-lost needs at least two steps and two starts, got {self.steps} and {self.starts}")
+        if not self.rules:
+            raise BadValue("modes-lost needs a rule to look at; give one or more")
+        for text in self.rules:
+            registry.parse("rule", text)
 
     def run(self, track: Track[Any] = quietly) -> Findings:
         rules: dict[str, Rule] = {text: registry.parse("rule", text) for text in self.rules}
         rows: list[Row] = []
-        ends: dict[str, tuple[Tensor, Tensor]] = {}
+        runs: dict[str, Run] = {}
         for text, rule in track(list((rules | IN_TIME).items()), "rules"):
-            solver, steps = ("ddim", min(self.steps, 50)) if "ddim" in rule.only_with else ("heun", self.steps)
+            solver, steps = "heun", self.steps
+            if rule.only_with:
+                solver, steps = "ddim" if "ddim" in rule.only_with else rule.only_with[0], min(self.steps, 50)
             move: Solver = registry.parse("solver", solver)
-            ends[text] = follow(rule, move, times(steps), self.starts)
-            x, other = ends[text][1], follow(rule, move, log_levels(steps), self.starts)[1]
+            states, x = follow(rule, move, times(steps), self.starts)
+            runs[text] = Run(rule, times(steps), states, x)
+            other = follow(rule, move, log_levels(steps), self.starts)[1]
+            steady = isinstance(rule, CFG) and weight_of(rule, moment(times(steps)[0], 0.0)) is not None
             rows.append(
                 {
                     "rule": text,
                     "solver": solver,
                     "steps": steps,
-                    SHARE: round(share(x), 4),
-                    "in the limit": round(limit(rule), 4) if isinstance(rule, CFG) else None,
+                    SHARE: round(share(x), 3),
+                    "in the limit": round(limit(rule), 3) if steady else None,
                     "reference": PRINTED.get(text),
-                    IN_LOG: round(share(other), 4),
+                    IN_LOG: round(share(other), 3),
                     "mean": round(float(x.mean()), 4),
                     "std": round(float(x.std(correction=0)), 4),
                 }
             )
-        drawn = [text for text in DRAWN if text in ends]
-        figures = {"": _paths(drawn, ends, times(self.steps)), "shares": _shares(rows)} if drawn else {}
+        drawn = [text for text in (*DRAWN, *(text for text in rules if text not in DRAWN)) if text in rules]
+        figures = {"": _paths({text: runs[text] for text in drawn[:COLUMNS]}), "shares": _shares(rows)}
         return Findings(_sees(rows), {"shares": rows}, figures)
 
 
-def world() -> Mixture:
-    """Return four modes on the line; the class 1 has the two above 0."""
-    means = torch.tensor([[-2.5], [-1.0], [1.0], [2.5]], dtype=torch.float64)
-    return Mixture(torch.ones(4), means, torch.full_like(means, 0.15**2), torch.tensor([0, 0, 1, 1]))
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A rule followed along the way.
 
+    Args:
+        rule: that guided.
+        levels: of the run, with the clean image.
+        states: (steps, starts) at the beginning of each step.
+        ends: (starts,).
+    """
 
-def times(steps: int) -> tuple[Level, ...]:
-    """Return levels evenly spaced in the time of the cosine process, from the start to the clean image."""
-    process = Cosine()
-    first = process.time_at(START)
-    return (*(process.level(first * (1 - i / steps)) for i in range(steps)), process.clean)
-
-
-def log_levels(steps: int) -> tuple[Level, ...]:
-    """Return levels evenly spaced in log noise level, from the start to 0.005 and the clean image."""
-    return LogSNR(sigma_min=0.005, sigma_max=START).levels(Cosine(), steps)
-
-
-def follow(rule: Rule, solver: Solver, levels: Sequence[Level], starts: int) -> tuple[Tensor, Tensor]:
-    """Return the states at the beginning of each step, float64 (steps, starts), and the ends (starts,), from even quantiles."""
-    quantiles = (torch.arange(starts, dtype=torch.float64) + 0.5) / starts
-    states: list[Tensor] = []
-
-    def look_on(event: Event) -> None:
-        if event.at.began is None:
-            states.append(next(iter(event.predictions.values())).x[:, 0])
-
-    contexts = told(torch.full((starts,), CLASS))
-    trajectory = Trajectory(
-        torch.special.ndtri(quantiles)[:, None], levels, solver, rule, contexts, RecordedNoise([]), look_on=look_on
-    )
-    (ends,) = Engine({"main": Exact(world())}).run([trajectory])
-    return torch.stack(states), ends[:, 0]
-
-
-def share(ends: Tensor) -> float:
-    """Return the quantile of the start that ends between the modes, linear between neighbouring ends (starts,)."""
-    ends = ends.sort().values  # paths keep their order, but for rounding
-    below = int((ends < MIDDLE).sum())
-    if below in (0, len(ends)):
-        return below / len(ends)
-    low, high = float(ends[below - 1]), float(ends[below])
-    return (below - 0.5 + (MIDDLE - low) / (high - low)) / len(ends)
-
-
-def limit(rule: CFG) -> float:
-    """Return the share at 1 in the limit of many steps even in time: where the path that ends between the modes began."""
-    mixture, process = world(), Cosine()
-    start = process.time_at(START)
-    contexts = torch.tensor([CLASS]), torch.tensor([NULL_LABEL])
-
-    def slope(t: float, x: np.ndarray) -> np.ndarray:
-        level = process.level(t)
-        state = torch.from_numpy(x)[:, None]
-        (x0, eps), (null_x0, null_eps) = (mixture.believe(state, level.alpha, level.sigma, label) for label in contexts)
-        weight = _weight(rule, level, 1 - t / start)
-        x0, eps = torch.lerp(null_x0, x0, weight), torch.lerp(null_eps, eps, weight)
-        return (math.pi / 2) * (eps * level.alpha - x0 * level.sigma)[:, 0].numpy()
-
-    found = solve_ivp(slope, (0.002, start), [MIDDLE], method="DOP853", rtol=1e-6, atol=1e-8, max_step=0.02)
-    return NormalDist().cdf(float(found.y[0, -1]))
-
-
-def plain_share() -> float:
-    """Return the share at 1 of plain conditional sampling without error: the start is N(0, 1), the median of the class 1.75 alpha."""
-    return NormalDist().cdf(MIDDLE * float(Cosine().level_at(START).alpha))
+    rule: Rule
+    levels: Sequence[Level]
+    states: Tensor
+    ends: Tensor
 
 
 def _sees(rows: Sequence[Row]) -> list[str]:
@@ -220,8 +184,8 @@ def _sees(rows: Sequence[Row]) -> list[str]:
     sees = []
     if "cfg(1)" in found:
         sees.append(
-            f"Plain conditional sampling leaves {found['cfg(1)']:.4f} of the samples at the lower mode; in closed form it is "
-            f"{plain_share():.4f}."
+            f"Plain conditional sampling leaves {found['cfg(1)']:.3f} of the samples at the lower mode; in closed form it is "
+            f"{plain_share():.3f}."
         )
     constant = [text for text in ("cfg(3)", "cfg(6)") if text in found]
     if constant:
@@ -233,7 +197,7 @@ def _sees(rows: Sequence[Row]) -> list[str]:
         )
     pairs = [("cfg(linear(1, 11))", "cfg(linear(11, 1))"), ("cfg(cosine(1, 11))", "cfg(cosine(15, 1))")]
     turned = [
-        f"`{up}` leaves {found[up]:.4f}, {'more' if found[up] > found[down] else 'no more'} than `{down}` with {found[down]:.4f}"
+        f"`{up}` leaves {found[up]:.3f}, {'more' if found[up] > found[down] else 'no more'} than `{down}` with {found[down]:.3f}"
         for up, down in pairs
         if up in found and down in found
     ]
@@ -241,7 +205,7 @@ def _sees(rows: Sequence[Row]) -> list[str]:
         sees.append("Upwards against downwards: " + "; ".join(turned) + ".")
     moved = max(found, key=lambda text: abs(found[text] - other[text]))
     sees.append(
-        f"Where the steps are changes most for `{moved}`: {found[moved]:.4f} with steps even in time, {other[moved]:.4f} with steps "
+        f"Where the steps are changes most for `{moved}`: {found[moved]:.3f} with steps even in time, {other[moved]:.3f} with steps "
         "even in log noise."
     )
     kept = [text for text in found if text != "cfg(1)" and abs(found[text] - plain_share()) < 0.05]
@@ -257,29 +221,29 @@ def _named(texts: Sequence[str]) -> str:
     return ", ".join(f"`{text}`" for text in texts) if texts else "none of the others"
 
 
-def _paths(texts: Sequence[str], ends: dict[str, tuple[Tensor, Tensor]], levels: Sequence[Level]) -> Figure:
+def _paths(runs: Mapping[str, Run]) -> Figure:
     """Draw the weight, some paths and the density of the ends of each rule."""
-    figure, axes = panels(3, len(texts), width=9.6 / len(texts), height=1.9, sharex="row", sharey="row")
-    t = [float(level.t) for level in levels]
-    mixture = world()
-    for column, text in enumerate(texts):
-        states, last = ends[text]
+    figure, axes = panels(3, len(runs), width=min(9.6 / len(runs), 4.0), height=1.9, sharex="row", sharey="row")
+    for column, (text, run) in enumerate(runs.items()):
         top, middle, bottom = axes[:, column]
-        rule = registry.parse("rule", text)
-        weights = [_weight(rule, level, i / (len(t) - 2)) for i, level in enumerate(levels[:-1])]
-        top.plot(t[:-1], weights, color="black", linewidth=1.2)
+        t, last = [float(level.t) for level in run.levels], len(run.levels) - 2
+        weights = [weight_of(run.rule, moment(level, i / last)) for i, level in enumerate(run.levels[:-1])]
+        if None in weights:
+            top.text(0.5, 0.5, "no weight of\nthe moment alone", transform=top.transAxes, fontsize=7, ha="center")
+        else:
+            top.plot(t[:-1], weights, color="black", linewidth=1.2)
         plain(top, _title(text), y="weight" if column == 0 else "")
-        every = max(1, len(last) // 40)
-        whole = torch.cat([states, last[None]])
-        for i in range(every // 2, len(last), every):
-            middle.plot(t, whole[:, i], color=color(1) if last[i] < MIDDLE else color(0), linewidth=0.6, alpha=0.8)
+        whole = torch.cat([run.states, run.ends[None]])
+        every = max(1, len(run.ends) // 40)
+        for i in range(every // 2, len(run.ends), every):
+            middle.plot(t, whole[:, i], color=color(1) if run.ends[i] < MIDDLE else color(0), linewidth=0.6, alpha=0.8)
         plain(middle, x="time", y="state" if column == 0 else "")
         middle.set_xlim(t[0], 0)
         top.set_xlim(t[0], 0)
-        curve(bottom, _density(mixture), 0.2, 3.6)
-        histogram(bottom, last, 0.2, 3.6, bins=68, color=color(0))
+        curve(bottom, _density, 0.2, 3.6)
+        histogram(bottom, run.ends, 0.2, 3.6, bins=68, color=color(0))
         bottom.set_ylim(0, 4)
-        plain(bottom, f"share at 1: {share(last):.3f}", "x0", "density" if column == 0 else "")
+        plain(bottom, f"share at 1: {share(run.ends):.3f}", "x0", "density" if column == 0 else "")
     axes[2, 0].plot([], [], color=TRUTH, label="the class")
     axes[2, 0].plot([], [], color=color(0), label="samples")
     axes[2, 0].legend(fontsize=7, frameon=False, loc="upper left")
@@ -290,15 +254,8 @@ def _title(text: str) -> str:
     return text.replace("when=", "\n").replace("(linear", "\n(linear")
 
 
-def _density(mixture: Mixture) -> Any:
-    return lambda x: mixture.log_density(x[:, None], 1.0, 0.0, torch.full((len(x),), CLASS)).exp()
-
-
-def _weight(rule: CFG, level: Level, ramp: float) -> float:
-    """Return the weight of cfg at a level and a part of the way, 0 at the first step and 1 at the last."""
-    weight = rule.weight_at(Moment(level, level, round(ramp * MANY), MANY + 1))
-    assert isinstance(weight, float | int)
-    return float(weight)
+def _density(x: Tensor) -> Tensor:
+    return world().log_density(x[:, None], 1.0, 0.0, torch.full((len(x),), CLASS)).exp()
 
 
 def _shares(rows: Sequence[Row]) -> Figure:
@@ -307,6 +264,7 @@ def _shares(rows: Sequence[Row]) -> Figure:
     names = [row["rule"] for row in rows]
     places = torch.arange(len(rows)).flip(0).double()
     (panel,) = axes[0]
+    behind = {"facecolor": "white", "linewidth": 0, "pad": 0.5}  # the dashed line passes below the numbers
     for shift, key, label, shade in (
         (0.2, SHARE, "steps even in time", color(0)),
         (-0.2, IN_LOG, "steps even in log noise", "0.65"),
@@ -314,8 +272,8 @@ def _shares(rows: Sequence[Row]) -> Figure:
         values = [row[key] for row in rows]
         panel.barh(places + shift, values, height=0.36, color=shade, label=label)
         for place, value in zip(places + shift, values, strict=True):
-            panel.text(value + 0.006, float(place), f"{value:.3f}", fontsize=7, va="center", color="0.25")
-    panel.axvline(0.5, color=TRUTH, linewidth=0.8, linestyle="--")
+            panel.text(value + 0.006, float(place), f"{value:.3f}", fontsize=7, va="center", color="0.25", bbox=behind)
+    panel.axvline(0.5, color=TRUTH, linewidth=0.8, linestyle="--", zorder=1)
     panel.set_yticks(places, names)
     panel.set_xlim(0, 0.62 if max(row[SHARE] for row in rows) < 0.6 else 1.1)
     plain(panel, "share of the samples at the lower mode (half in truth)", "share", legend=True)

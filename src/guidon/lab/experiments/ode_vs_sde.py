@@ -6,28 +6,20 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import torch
-from torch import Tensor
 
 from guidon import registry
 from guidon.errors import BadValue
-from guidon.guidance import CFG
-from guidon.lab.affine import propagate
 from guidon.lab.drawing import color, curve, panels, plain
-from guidon.lab.endpoints import COUNTEREXAMPLE, counterexample
+from guidon.lab.endpoints import counterexample
 from guidon.lab.experiment import Experiment, Findings, Row, Track, quietly
-from guidon.noise import VE, Level
-from guidon.noise.noise_grids import LogSNR
+from guidon.lab.line import extrapolated, moments, normal, powers
 from guidon.registry import register
-from guidon.solvers import DDIM, DDPM, Heun, Solver
+from guidon.solvers import DDIM, DDPM, Heun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROCESS = VE(sigma_min=1e-3, sigma_max=1e3)
 SOLVERS = (DDPM(), DDIM(), Heun())
 
 
@@ -47,15 +39,15 @@ class OdeVsSde(Experiment):
     N steps. Beliefs are linear here, so that a whole run is an affine map of the start and of each draw of noise, and its variance
     is computed to rounding error instead of being estimated from samples.
 
-    For a user: a weight belongs to a sampler. The same number guides the ODE harder than the SDE, and both harder than the
-    powered density would ask for; change the sampler, and the weight should be searched again.
+    For a user: a weight belongs to a sampler. By the closed forms the same number above 1 leaves the ODE narrower than the SDE, and both
+    narrower than the powered density; change the sampler, and the weight should be searched again.
 
     Args:
-        weights: γ, each at least 1.
+        weights: γ, each from 1 to 100.
         steps: numbers of steps, rising; each at least 2.
 
     Raises:
-        BadValue: nothing to measure, a weight below 1, or steps that do not rise.
+        BadValue: nothing to measure, a weight outside 1 to 100, or steps that do not rise.
     """
 
     page: ClassVar[int] = 1
@@ -74,8 +66,8 @@ class OdeVsSde(Experiment):
     steps: tuple[int, ...] = (32, 64, 128, 256, 512)
 
     def __post_init__(self) -> None:
-        if not self.weights or not all(weight >= 1 for weight in self.weights):
-            raise BadValue(f"ode-vs-sde needs weights of at least 1, got {list(self.weights)}")
+        if not self.weights or not all(1 <= weight <= 100 for weight in self.weights):
+            raise BadValue(f"ode-vs-sde needs weights from 1 to 100, got {list(self.weights)}")
         if not self.steps or self.steps[0] < 2 or any(a >= b for a, b in itertools.pairwise(self.steps)):
             raise BadValue(f"ode-vs-sde needs rising numbers of steps from 2, got {list(self.steps)}")
 
@@ -84,7 +76,7 @@ class OdeVsSde(Experiment):
         runs: list[Row] = []
         for solver, weight, steps in track(cases, "runs"):
             _, ddpm, ddim = counterexample(weight)
-            exact, measured = ddpm if solver.stochastic else ddim, end_variance(solver, weight, steps)
+            exact, measured = ddpm if solver.stochastic else ddim, moments(solver, weight, steps)[1]
             runs.append(
                 {
                     "solver": registry.to_text(solver),
@@ -107,19 +99,23 @@ class OdeVsSde(Experiment):
             name = registry.to_text(solver)
             mine = [run for run in runs if (run["solver"], run["weight"]) == (name, weight)]
             row[f"{name} in {mine[-1]['steps']} steps"] = mine[-1]["variance"]
-            row[f"{name} extrapolated"] = extrapolated(mine, solver.order)
+            row[f"{name} extrapolated"] = extrapolated(
+                [run["steps"] for run in mine], [run["variance"] for run in mine], solver.order
+            )
         return {**row, "ddim weight for powered": 1 - math.log2(powered)}
 
     def _sees(self, table: Sequence[Row], runs: Sequence[Row]) -> list[str]:
         row, above = table[-1], [row for row in table if row["weight"] > 1]
-        same = all(row["ddim"] < row["ddpm"] < row["powered"] for row in above)
         sees = [
             f"At weight {row['weight']:g} the powered density has the variance {row['powered']:.4f}, DDPM tends to {row['ddpm']:.4f} "
-            f"and DDIM to {row['ddim']:.4f}.",
-            f"At {len(above)} of {len(above)} weights above 1 the ODE ends narrowest, then the SDE, then the powered density."
-            if same
-            else "Which of the three is narrowest changes with the weight.",
+            f"and DDIM to {row['ddim']:.4f}."
         ]
+        if above:
+            same = sum(row["heun extrapolated"] < row["ddpm extrapolated"] < row["powered"] for row in above)
+            sees.append(
+                f"Measured, `heun` ends narrower than `ddpm` and `ddpm` narrower than the powered density at {same} of {len(above)} "
+                "weights above 1."
+            )
         for solver in SOLVERS:
             name = registry.to_text(solver)
             mine = [run for run in runs if run["solver"] == name]
@@ -128,7 +124,7 @@ class OdeVsSde(Experiment):
                 f"`{name}` in {self.steps[-1]} steps is within {100 * worst:.2g} % of its closed form at every weight"
             )
             if len(self.steps) > 1:
-                low, high = falls(mine)
+                low, high = powers(mine)
                 off = max(
                     abs(row[f"{name} extrapolated"] / row["ddpm" if solver.stochastic else "ddim"] - 1) for row in table
                 )
@@ -138,10 +134,11 @@ class OdeVsSde(Experiment):
                 )
             sees.append(said + ".")
         few = next(run for run in runs if (run["solver"], run["weight"]) == ("ddpm", row["weight"]))
-        sees.append(
-            f"For the variance of the powered density at γ = {row['weight']:g} the ODE needs a weight of only "
-            f"{row['ddim weight for powered']:.3g}."
-        )
+        if above:
+            sees.append(
+                f"For the variance of the powered density at γ = {row['weight']:g} the ODE needs the weight "
+                f"{row['ddim weight for powered']:.3g}."
+            )
         sees.append(
             f"Few steps make DDPM {'narrower' if few['variance'] < few['closed form'] else 'wider'} than it is in the limit: with "
             f"{few['steps']} at weight {row['weight']:g} the variance is {few['variance']:.4f} in place of {few['closed form']:.4f}."
@@ -149,51 +146,15 @@ class OdeVsSde(Experiment):
         return sees
 
 
-def levels(steps: int) -> tuple[Level, ...]:
-    """Return the levels of a run: even in the logarithm of the noise level, and the clean image."""
-    return LogSNR().levels(PROCESS, steps)
-
-
-def end_variance(solver: Solver, weight: float, steps: int) -> float:
-    """Return the variance at the end of a run under cfg, exactly."""
-    places = levels(steps)
-    return float(propagate(solver, CFG(weight), places, COUNTEREXAMPLE, 0.0, PROCESS.start_scale(places[0]) ** 2)[1])
-
-
-def falls(runs: Sequence[Row]) -> tuple[float, float]:
-    """Return the least and the largest order of convergence over the weights, from the last two numbers of steps."""
-    orders = []
-    for weight in dict.fromkeys(row["weight"] for row in runs):
-        fewer, more = [row for row in runs if row["weight"] == weight][-2:]
-        orders.append(
-            math.log(fewer["relative error"] / more["relative error"]) / math.log(more["steps"] / fewer["steps"])
-        )
-    return min(orders), max(orders)
-
-
-def extrapolated(runs: Sequence[Row], order: int) -> float:
-    """Return the variance for infinitely many steps, from the last two runs of a solver of this order."""
-    if len(runs) < 2:
-        return float(runs[-1]["variance"])
-    fewer, more = runs[-2:]
-    factor = (more["steps"] / fewer["steps"]) ** order
-    return float((factor * more["variance"] - fewer["variance"]) / (factor - 1))
-
-
-def normal(variance: float, x: Tensor) -> Tensor:
-    """Return the density of N(0, variance)."""
-    return torch.exp(-(x**2) / (2 * variance)) / math.sqrt(2 * math.pi * variance)
-
-
 def _densities(table: Sequence[Row]) -> Figure:
     columns = min(len(table), 2)
     figure, axes = panels(math.ceil(len(table) / columns), columns, width=4.5, height=2.7)
     for panel, row in zip(axes.flat, table, strict=False):
-        curve(panel, partial(normal, 1.0), -3, 3, label="p(x | c), variance 1")
+        curve(panel, normal(0.0, 1.0), -3, 3, label="p(x | c), variance 1")
         for index, name in enumerate(("powered", "ddpm", "ddim")):
             variance = row[name]
             label = f"{ {'powered': 'powered', 'ddpm': 'DDPM (SDE)', 'ddim': 'DDIM (ODE)'}[name] }, {variance:.4f}"
-            curve(panel, partial(normal, variance), -3, 3, color=color(index), linewidth=1.6, label=label)
+            curve(panel, normal(0.0, variance**0.5), -3, 3, color=color(index), linewidth=1.6, label=label)
         plain(panel, f"weight {row['weight']:g}", "x", "density", legend=True)
     for panel in axes.flat[len(table) :]:
         panel.set_visible(False)
@@ -212,9 +173,8 @@ def _convergence(runs: Sequence[Row]) -> Figure:
             )
         order = registry.parse("solver", solver).order
         guide = [errors[-1] * (steps[-1] / n) ** order * 0.35 for n in steps]
-        panel.loglog(
-            steps, guide, color="0.5", linewidth=0.8, linestyle="--", label="1/N" if order == 1 else f"1/N^{order}"
-        )
+        label = f"slope of 1/N{'' if order == 1 else f'^{order}'}"
+        panel.loglog(steps, guide, color="0.5", linewidth=0.8, linestyle="--", label=label)
         plain(panel, solver, "steps N", "relative error of the variance" if panel is axes[0, 0] else "", legend=True)
         panel.set_xticks(steps, [str(n) for n in steps], minor=False)
         panel.minorticks_off()

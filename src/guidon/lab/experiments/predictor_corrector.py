@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +17,7 @@ from guidon.lab.affine import propagate
 from guidon.lab.drawing import color, panels, plain
 from guidon.lab.endpoints import COUNTEREXAMPLE, counterexample
 from guidon.lab.experiment import Experiment, Findings, Row, Track, quietly
-from guidon.lab.experiments.ode_vs_sde import PROCESS, end_variance, extrapolated, falls, levels
+from guidon.lab.line import WIDE, extrapolated, levels, moments, powers
 from guidon.registry import register
 from guidon.solvers import DDIM, DDPM, PCG, Solver
 
@@ -48,17 +47,18 @@ class PredictorCorrector(Experiment):
     of the exponent γ′ itself, and the weight becomes what a guidance weight is often taken for. The price is 1 + 2K network
     evaluations a step in place of 2.
 
-    For a user: guided DDPM is neither the ODE nor a sampler of the sharpened density, but in between. Who wants the sharpened
-    density can have it, by `pcg` with several corrections and the exponent as the weight of the rule.
+    For a user: under guidance DDPM, the ODE and the sharpened density are three things, and `pcg` with several corrections and
+    the exponent as the weight of the rule leads to the last. That is shown for one Gaussian; of densities with several modes,
+    between which Langevin steps would have to cross, it says nothing.
 
     Args:
-        weights: w of guided DDPM, above 1.
-        weight: the one that is looked at closely, above 1; also the exponent γ′ of the runs with many corrections.
+        weights: w of guided DDPM, above 1, at most 100.
+        weight: the one that is looked at closely, likewise; also the exponent γ′ of the runs with many corrections.
         steps: numbers of steps, rising, at least two of them; each at least 8.
         corrections: K, each at least 1.
 
     Raises:
-        BadValue: a weight that is not above 1, steps that do not rise, or no correction.
+        BadValue: a weight that is not above 1 or beyond 100, steps that do not rise, or no correction.
     """
 
     page: ClassVar[int] = 2
@@ -79,8 +79,10 @@ class PredictorCorrector(Experiment):
     corrections: tuple[int, ...] = (1, 2, 4, 8, 16)
 
     def __post_init__(self) -> None:
-        if not self.weights or not all(weight > 1 for weight in (*self.weights, self.weight)):
-            raise BadValue(f"predictor-corrector needs weights above 1, got {list(self.weights)} and {self.weight}")
+        if not self.weights or not all(1 < weight <= 100 for weight in (*self.weights, self.weight)):
+            raise BadValue(
+                f"predictor-corrector needs weights above 1 and up to 100, got {list(self.weights)} and {self.weight}"
+            )
         if len(self.steps) < 2 or self.steps[0] < 8 or any(a >= b for a, b in itertools.pairwise(self.steps)):
             raise BadValue(f"predictor-corrector needs rising numbers of steps from 8, got {list(self.steps)}")
         if not self.corrections or not all(k >= 1 for k in self.corrections):
@@ -132,7 +134,7 @@ class PredictorCorrector(Experiment):
         there = float(places[end].noise_level)
 
         def variance(solver: Solver, weight: float) -> float:
-            start = PROCESS.start_scale(places[0]) ** 2
+            start = WIDE.start_scale(places[0]) ** 2
             part = propagate(solver, CFG(weight), places[: end + 1], COUNTEREXAMPLE, 0.0, start)[1]
             return float(part) / (1 + there**2)
 
@@ -169,10 +171,10 @@ class PredictorCorrector(Experiment):
             f"the next best by {100 * others:.2g} %."
         )
         ode = counterexample(self.weight)[2]
-        twin = 2 * float(brentq(lambda w: counterexample(w)[1] - ode, 1, 1000)) - 1
+        twin = 2 * float(brentq(lambda w: counterexample(w)[1] - ode, 1, 2 / ode + 2)) - 1
         apart = with_corrections(twin, 1, 1.0) / by_ode(self.weight, 1.0) - 1
         sees.append(
-            f"DDIM under `cfg({self.weight:g})` ends with {ode:.4f}. The exponent {twin:.3g} would bring `pcg` to this variance, but by "
+            f"DDIM under `cfg({self.weight:g})` ends with {ode:.4g}. The exponent {twin:.3g} would bring `pcg` to this variance, but by "
             f"another way: at noise level 1 its variance is {100 * abs(apart):.2g} % {'larger' if apart > 0 else 'smaller'}."
         )
         first, final = many[0], many[-1]
@@ -190,7 +192,7 @@ def pair(weight: float, steps: int) -> Sequence[Row]:
     exact = counterexample(weight)[1]
     rows = []
     for name, solver, given in (("pcg", PCG(), 2 * weight - 1), ("ddpm", DDPM(), weight)):
-        variance = end_variance(solver, given, steps)
+        variance = moments(solver, given, steps)[1]
         error = abs(variance / exact - 1)
         rows.append(
             {
@@ -208,16 +210,18 @@ def pair(weight: float, steps: int) -> Sequence[Row]:
 
 def limit(solver: Solver, weight: float, steps: Sequence[int]) -> float:
     """Return the variance that a solver of order 1 tends to, from its last two numbers of steps."""
-    return extrapolated([{"steps": n, "variance": end_variance(solver, weight, n)} for n in steps[-2:]], 1)
+    return extrapolated(steps[-2:], [moments(solver, weight, n)[1] for n in steps[-2:]], 1)
 
 
 def extremes(runs: Sequence[Row], name: str) -> tuple[float, float, float]:
     """Return the least and largest order of a solver, and how far it is off at most when extrapolated."""
     mine = [row for row in runs if row["solver"] == name]
-    parts = [
-        [row for row in mine if row["weight"] == weight] for weight in dict.fromkeys(row["weight"] for row in mine)
-    ]
-    return *falls(mine), max(abs(extrapolated(part, 1) / part[-1]["closed form"] - 1) for part in parts)
+    off = []
+    for weight in dict.fromkeys(row["weight"] for row in mine):
+        part = [row for row in mine if row["weight"] == weight]
+        found = extrapolated([row["steps"] for row in part], [row["variance"] for row in part], 1)
+        off.append(abs(found / part[-1]["closed form"] - 1))
+    return *powers(mine), max(off)
 
 
 def with_corrections(exponent: float, corrections: int, noise_level: float = 0.0) -> float:
@@ -225,13 +229,20 @@ def with_corrections(exponent: float, corrections: int, noise_level: float = 0.0
 
     With s = tau^2 it obeys dV/ds = V / (1 + s) + K V (g / (1 + s) + (1 - g) / (2 + s)) - K for K corrections and the exponent g.
     One correction and g = 2 w - 1 is guided DDPM of weight w.
+
+    Args:
+        exponent: g, at least 1.
+        corrections: K, at least 1.
+        noise_level: where on the way, at least 0.
     """
-    low, of_c, of_u = noise_level**2, 1 + corrections * exponent, corrections * (1 - exponent)
+    k, c, n = corrections, 1 + noise_level**2, corrections * (exponent - 1) + 1
 
-    def kept(s: float) -> float:
-        return math.exp(of_c * math.log((1 + low) / (1 + s)) + of_u * math.log((2 + low) / (2 + s)))
+    # with u = c / (1 + s), from 0 to 1, V = K c times the integral of u^(K - 1) ((u + c) / (1 + c))^(n - 1); this power may be a
+    # needle, so what is integrated over is its own integral p: a strong exponent leaves nothing steep, K = 1 nothing at all
+    def kept(p: float) -> float:
+        return float(((1 + c) * p ** (1 / n) - c) ** (k - 1))
 
-    return corrections * float(quad(kept, low, math.inf, epsabs=0.0, epsrel=1e-11, limit=500)[0])
+    return k * c * (1 + c) / n * float(quad(kept, (c / (1 + c)) ** n, 1.0, epsabs=0.0, epsrel=1e-11, limit=500)[0])
 
 
 def by_ode(weight: float, noise_level: float) -> float:

@@ -51,8 +51,8 @@ class TwoModes(Experiment):
     exact result of DDPM without guidance. The powered density is integrated numerically. All runs start from N(0, σ²) at the noise
     level 80, which knows nothing of where the class is and so costs the ODE without guidance a little of its mean.
 
-    For a user: guidance is not a temperature. It moves samples to where the class is most unlike the others, beyond the typical
-    member of the class, even where the class was never in doubt.
+    For a user: guidance is not a temperature of the clean image. What it adds is decided at noise levels where the classes overlap,
+    so look at the mean of samples too, not at their spread alone, even where the class was never in doubt.
 
     Args:
         weights: w to look at, rising, at least two, the first at least 1; the pictures show the last three.
@@ -107,7 +107,7 @@ class TwoModes(Experiment):
         return LogSNR(sigma_min=LOW, sigma_max=HIGH).levels(PROCESS, self.steps)
 
     def _by_heun(self, weight: float) -> Tensor:
-        start, labels = HIGH * quantiles(self.points)[:, None], [0] * self.points
+        start, labels = HIGH * spaced(self.points)[:, None], [0] * self.points
         return sample(world(), CFG(weight), Heun(), self._levels(), labels, range(self.points), start=start)[:, 0]
 
     def _by_ddpm(self, weight: float) -> Tensor:
@@ -156,22 +156,22 @@ def world() -> Mixture:
     return Mixture(torch.ones(2), means, torch.full_like(means, 0.25), torch.tensor([0, 1]))
 
 
-def quantiles(points: int) -> Tensor:
+def spaced(points: int) -> Tensor:
     """Return standard normal scores z, evenly spaced: with the weights of `weighted` a quadrature of tiny error."""
     return torch.linspace(-7, 7, points, dtype=torch.float64)
 
 
 def by_integrator(weight: float, points: int) -> Tensor:
-    """Return where the guided ODE ends from `quantiles` of the start, to about 1e-9."""
-    start, labels = HIGH * quantiles(points)[:, None], torch.zeros(points)
+    """Return where the guided ODE ends from `spaced` of the start, to about 1e-9."""
+    start, labels = HIGH * spaced(points)[:, None], torch.zeros(points)
     levels = [PROCESS.level_at(HIGH), PROCESS.clean]
     path = integrate({"main": Exact(world())}, CFG(weight), levels, start, told(labels), rtol=1e-9, atol=1e-11)
     return path[-1, :, 0]
 
 
 def weighted(ends: Tensor) -> tuple[float, float]:
-    """Return mean and deviation of what starts at `quantiles`."""
-    share = torch.softmax(-(quantiles(len(ends)) ** 2) / 2, 0)
+    """Return mean and deviation of what starts at `spaced`."""
+    share = torch.softmax(-(spaced(len(ends)) ** 2) / 2, 0)
     mean = (share * ends).sum()
     return float(mean), float((share * (ends - mean) ** 2).sum().sqrt())
 
@@ -230,7 +230,7 @@ def _densities(ends: dict[float, tuple[Tensor, Tensor]]) -> Figure:
         share = torch.softmax(log_powered(weight, x), 0) / (x[1] - x[0])
         panel.plot(x, share, color=color(0), linewidth=1.4, linestyle="--", label="powered density")
         histogram(panel, sde, 0, 5, bins=40, color=color(1), label="DDPM (SDE)")
-        z = quantiles(len(ode))
+        z = spaced(len(ode))
         slope = np.gradient(ode.numpy(), z.numpy())
         panel.plot(
             ode, torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) / slope, color=color(2), linewidth=1.6, label="ODE"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from guidon.guidance import Rule
+from guidon.lab.line import quantiles
 from guidon.lab.mixture import Mixture, told
 from guidon.noise import Level, VPTable
 from guidon.noise.time_grids import Linspace
@@ -29,7 +30,7 @@ class Number:
 
     Args:
         what: it is.
-        source, right: measured.
+        source, right: measured; None too where a number would be so by construction.
         printed, printed_right: in the project's reference sheet, where it has them.
     """
 
@@ -83,12 +84,11 @@ def run(
     negative: int | None = None,
 ) -> Tensor:
     """Return the ends (starts,) of DDIM from even quantiles of the start."""
-    start = torch.special.ndtri((torch.arange(starts, dtype=torch.float64) + 0.5) / starts)[:, None]
     assert levels[0].process is not None
     contexts = told(torch.full((starts,), label))
     if negative is not None:
         contexts["negative"] = told(torch.full((starts,), negative))["given"]
-    begin = start * levels[0].process.start_scale(levels[0])
+    begin = quantiles(starts)[:, None] * levels[0].process.start_scale(levels[0])
     trajectory = Trajectory(begin, levels, DDIM(), rule, contexts, RecordedNoise([]))
     engine = Engine(networks)  # type: ignore[arg-type]
     return engine.run([trajectory])[0][:, 0]

@@ -10,26 +10,24 @@ from guidon.guidance.cfg import CFG
 from guidon.guidance.threshold import DynamicThreshold
 from guidon.guidance.weights import CosineWeight, Interval
 from guidon.lab.affine import propagate
-from guidon.lab.endpoints import COUNTEREXAMPLE, counterexample
+from guidon.lab.endpoints import counterexample
 from guidon.lab.gaussian import Pair
+from guidon.lab.line import moments
 from guidon.lab.mixture import Exact
 from guidon.lab.sources import texts as text
 from guidon.lab.sources.item import BLOG, TABLE, TUTORIAL, Item, Number, line, run, std, steps
-from guidon.noise import VE
-from guidon.noise.noise_grids import LogSNR
 from guidon.solvers import DDIM, DDPM, Heun, Solver
 
 
 def threshold(starts: int) -> Item:
     """Item 4: clipping the noise in place of the clean image; one quantile of a batch, so the batch is large."""
-    wide, narrow = line((2.0,), 0.25), line((0.4,), 0.01)
-    ends = {
-        "source": run({"main": Exact(wide)}, CFG(1.0) | text.TutorialThreshold(0.995), steps(50), 20 * starts),
-        "right": run({"main": Exact(wide)}, CFG(1.0), steps(50), starts),
-    }
-    kept, source, right = (
+    wide, narrow, clip = line((2.0,), 0.25), line((0.4,), 0.01), text.TutorialThreshold(0.995)
+    few, many = 5 * starts, 20 * starts
+    fewer, source = (run({"main": Exact(wide)}, CFG(1.0) | clip, steps(50), count) for count in (few, many))
+    right = run({"main": Exact(wide)}, CFG(1.0), steps(50), starts)
+    kept, clipped, mended = (
         run({"main": Exact(narrow)}, rule, steps(50), starts)
-        for rule in (CFG(1.0), CFG(1.0) | text.TutorialThreshold(0.995), CFG(1.0) | DynamicThreshold(0.995))
+        for rule in (CFG(1.0), CFG(1.0) | clip, CFG(1.0) | DynamicThreshold(0.995))
     )
     return Item(
         4,
@@ -39,20 +37,21 @@ def threshold(starts: int) -> Item:
         "clips the clean image, each image at its own s >= 1, and divides by s (`dynamic-threshold`)",
         (
             Number(
-                "std of N(2, 0.25), 50 steps; right: not thresholded",
-                std(ends["source"]),
-                std(ends["right"]),
+                f"std of N(2, 0.25), 50 steps, a batch of {many}; right: not thresholded",
+                std(source),
+                std(right),
                 4.46,
                 0.47,
             ),
-            Number("largest |x|", float(ends["source"].abs().max()), float(ends["right"].abs().max())),
+            Number(f"std, a batch of {few}", std(fewer), None),
+            Number("largest |x|", float(source.abs().max()), float(right.abs().max())),
             Number(
                 "largest change of samples of N(0.4, 0.01), all in [-1, 1]",
-                float((source - kept).abs().max()),
-                float((right - kept).abs().max()),
+                float((clipped - kept).abs().max()),
+                float((mended - kept).abs().max()),
             ),
         ),
-        ends,
+        {"source": source, "right": right},
     )
 
 
@@ -66,10 +65,8 @@ def denoise_step() -> Item:
     half = text.TutorialStep()
     thousand = variance(half, 1000)
 
-    def ddim(levels: int) -> float:  # the clean image is one of them
-        times = torch.linspace(999, -1, levels, dtype=torch.float64).round().tolist()
-        return float(propagate(DDIM(), CFG(1.0), [TABLE.level(t) for t in times], unit, 0.0, 1.0)[1])
-
+    times = torch.linspace(999, -1, 50, dtype=torch.float64).round().tolist()  # the clean image is one of them
+    fifty = float(propagate(DDIM(), CFG(1.0), [TABLE.level(t) for t in times], unit, 0.0, 1.0)[1])
     return Item(
         7,
         TUTORIAL,
@@ -84,8 +81,9 @@ def denoise_step() -> Item:
                 0.505,
                 0.994,
             ),
-            Number("variance, 1000 steps; right: DDIM", thousand, ddim(1000), 0.505, 0.996),
-            Number("variance, 50 steps; right: DDIM", variance(half, 50), ddim(50), 0.547, 0.927),
+            Number("variance, 1000 steps; right: DDIM", thousand, variance(DDIM(), 1000), 0.505, 0.996),
+            Number("variance, 50 steps; right: DDIM", variance(half, 50), variance(DDIM(), 50), 0.547),
+            Number("variance, 50 levels, the clean image one of them: 49 steps; right: DDIM", None, fifty, None, 0.927),
         ),
     )
 
@@ -123,9 +121,7 @@ def blog_formulas() -> Item:
     (mean, variance), (right_mean, right_variance) = (
         propagate(solver, CFG(1.0), steps(1000), wide, 0.0, 1.0) for solver in (text.BlogDDIM(TABLE), DDIM())
     )
-    levels = LogSNR(sigma_min=1e-3, sigma_max=1e3).levels(VE(sigma_min=1e-3, sigma_max=1e3), 200)
-    start = COUNTEREXAMPLE.std**2 + 1e6
-    guided = float(propagate(Heun(), CFG(3.0), levels, COUNTEREXAMPLE, 0.0, start)[1])
+    (_, plain), (_, guided) = (moments(Heun(), weight, 200) for weight in (1.0, 3.0))
     powered = counterexample(3.0)[0]
     return Item(
         13,
@@ -136,7 +132,9 @@ def blog_formulas() -> Item:
         (
             Number("mean of N(2, 0.25), 1000 steps of DDIM with α = 1 − β for ᾱ", float(mean), float(right_mean)),
             Number("variance of N(2, 0.25)", float(variance), float(right_variance)),
-            Number("variance of p(x | y) at γ = 3; right: what the ODE samples", 1.0, guided, None, 0.25),
+            Number(
+                "variance of p(x | y), sampled at γ = 1; right: what the ODE samples at γ = 3", plain, guided, 1.0, 0.25
+            ),
             Number("variance of the powered density at γ = 3; right: what the ODE samples", powered, guided, 0.5, 0.25),
         ),
     )
