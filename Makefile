@@ -54,7 +54,7 @@ format: install ## rewrite the code in the house's format
 bench: install ## the quick benchmark; `python benchmarks/cifar10.py` takes an hour
 	$(BIN)/python benchmarks/engine_overhead.py
 
-mutants: install ## change every formula of guidance a little and see whether a test notices (about an hour)
+mutants: install ## change every formula of guidance, solvers and noise a little and see whether a test notices (hours, resumable)
 	$(BIN)/python benchmarks/mutants.py
 
 rule-cost: install ## what the arithmetic of each rule costs beside a step of the network

@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,6 +127,7 @@ EQUIVALENT: dict[str, str] = {
     "-(way ** (self.a - 1) * (1 - way) ** (self.b - 1))": "the densities are divided by one another",
     "noise/conventions.py Ends.levels: _noise_level(levels[-2]) > _noise_level(least) * (1 + NEAR) -> "
     "_noise_level(levels[-2]) >= _noise_level(least) * (1 + NEAR)": "they are never the same to the last bit",
+    "noise/sde.py VP.time_at: noise_level > 1 -> noise_level >= 1": "there both forms are the same number",
     "noise/time_grids.py respaced_indices: 1.0 -> 2.0": "the stride of a section of which one index is kept",
     "solvers/ancestral.py kept_and_fresh: at.there.noise_level / at.noise_level -> -(at.there.noise_level / at.noise_level)": SQUARED,
     "solvers/ancestral.py kept_and_fresh: eta * ratio -> -(eta * ratio)": SQUARED,
@@ -152,7 +154,7 @@ def main(
         only: parts, or files without .py.
         jobs: mutants judged at the same time.
         limit: mutants judged at most.
-        every: 2 judges every second mutant of those chosen, and so on.
+        every: 2 judges every second mutant of a file, and so on.
         list_: print the mutants and judge none.
     """
     everyone = [mutant for file in _files() for mutant in mutants_of(file, (ROOT / PACKAGE / file).read_text())]
@@ -172,8 +174,8 @@ def main(
         _copy(snapshot)
         judge = Judge(snapshot)
         judged = judge.remembered(everyone)
-        sample = [mutant for mutant in chosen[::every] if mutant.name not in judged and mutant.name not in EQUIVALENT]
-        todo = sample[:limit]
+        sample = [mutant for _, file in groupby(chosen, key=attrgetter("file")) for mutant in list(file)[::every]]
+        todo = [mutant for mutant in sample if mutant.name not in judged and mutant.name not in EQUIVALENT][:limit]
         try:
             for part in PARTS:
                 judge(part, [mutant for mutant in todo if _part(mutant) == part], jobs, judged)
