@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -19,7 +17,6 @@ from guidon.lab.experiments.classifier_guidance import (
     judged,
     noised,
     one_evaluation,
-    sliced,
 )
 from guidon.lab.mixture import NULL_LABEL, ExactClassifier, Mixture, told
 from guidon.lab.plane import WEIGHTS, mixture
@@ -69,22 +66,19 @@ def test_the_sentences_say_the_numbers(findings) -> None:
     said = " ".join(findings.sees)
     worst = max(row["largest difference at the end of a run"] for row in findings.tables["identity"])
     assert f"{worst:.0e}" in said
+    (row,) = (row for row in findings.tables["samples"] if (row["classifier"], row["weight"]) == ("clean only", 6.0))
+    assert f"clean only: {row['called the class']:.1%} of the samples, distance {row['distance']:.3f}" in said
     assert set(findings.figures) == {"", "gradients", "weights"}
 
 
 def test_points_of_the_class_are_judged_as_such() -> None:
     truth = mixture()
     x, other = (truth.sample(4000, CLASS, torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    found = judged(truth, ExactClassifier(truth), x, other)
+    found = judged(truth, ExactClassifier(truth), x, [other])
     assert found["exact posterior"] == found["own confidence"] > 0.97
     shares = torch.tensor(WEIGHTS[:3]) / sum(WEIGHTS[:3])
     assert [found[f"nearest mode {i}"] for i in (1, 2, 3)] == pytest.approx(shares.tolist(), abs=0.03)
     assert found["distance"] < 0.05
-
-
-def test_a_shift_is_as_far_as_it_goes_in_half_of_the_directions() -> None:
-    x = torch.randn(100, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert sliced(x, x + torch.tensor([3.0, 4.0])) == pytest.approx(5 / math.sqrt(2))  # the mean of cos^2 is 1/2
 
 
 def test_a_trained_classifier_of_two_gaussians_is_logistic() -> None:
@@ -117,6 +111,33 @@ def test_a_classifier_that_knows_the_level_uses_it() -> None:
     at = torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.9])
     assert not torch.allclose(*knows(x, *at)) and torch.equal(*ignores(x, *at))
     assert torch.allclose(knows(x[:1], 0.9, 0.1), knows(x, *at)[:1])
+
+
+def test_the_posterior_of_points_far_outside_is_no_distance() -> None:
+    truth = mixture()
+    x = torch.tensor([[30.0, 30.0]], dtype=torch.float64)
+    found = judged(truth, ExactClassifier(truth), x, [truth.sample(1, CLASS, torch.Generator())])
+    assert found["called the class"] == found["exact posterior"] == 1 and found["distance"] > 20
+
+
+def test_too_little_to_train_with_is_refused() -> None:
+    for points in (0, -5, 2):
+        with pytest.raises(BadValue, match="too few"):
+            fit(mixture(), PROCESS, steps=1, seed=0, points=points)
+        with pytest.raises(BadValue, match="3 points or more"):
+            ClassifierGuidanceLearned(few=points)
+    with pytest.raises(BadValue, match="one step"):
+        fit(mixture(), PROCESS, steps=0, seed=0)
+    with pytest.raises(BadValue, match="two steps"):
+        ClassifierGuidanceLearned(training=1)
+
+
+def test_few_points_are_as_many_as_asked_for(monkeypatch) -> None:
+    drawn = []
+    sample = Mixture.sample
+    monkeypatch.setattr(Mixture, "sample", lambda self, n, *rest: drawn.append(n) or sample(self, n, *rest))
+    fit(mixture(), PROCESS, steps=1, seed=0, points=7)
+    assert sorted(drawn) == [2, 2, 3]
 
 
 def test_the_rows_of_a_comparison() -> None:

@@ -8,15 +8,9 @@ import pytest
 
 from guidon import registry
 from guidon.errors import BadValue
-from guidon.lab.endpoints import counterexample
+from guidon.lab.endpoints import by_ode, counterexample, sharpened_at, with_corrections
 from guidon.lab.experiment import Findings
-from guidon.lab.experiments.predictor_corrector import (
-    PredictorCorrector,
-    by_ode,
-    extremes,
-    sharpened_at,
-    with_corrections,
-)
+from guidon.lab.experiments.predictor_corrector import PredictorCorrector, extremes
 from guidon.lab.line import powers
 
 SMALL = PredictorCorrector(weights=(2.0, 3.0), steps=(32, 64, 128), corrections=(1, 4))

@@ -197,7 +197,7 @@ def test_zeros_are_another_condition_than_the_null(items) -> None:
         assert average.source == pytest.approx((least.source + most.source) / 2)  # of two networks
     assert error[0].source > error[0].right
     assert abs(share[0].source - 0.5) > abs(share[0].right - 0.5)
-    assert "2.182" in mean[0].what and "0.376" in spread[0].what  # of exact beliefs
+    assert "2.182" in mean[0].what and "0.375" in spread[0].what  # of exact beliefs
 
 
 def test_beliefs_of_one_gaussian() -> None:
@@ -217,7 +217,7 @@ def test_rows_and_sentences_say_the_numbers(findings, items) -> None:
     assert [row["item"] for row in findings.tables["errors"]] == list(range(1, 15))
     row = findings.tables["errors"][0]
     assert f"share in the class: {items[1][0].source:.3f}" in row["gives"] and row["reference"].startswith("0.197 / 1")
-    assert "moves towards the negative class" in findings.sees[3]
+    assert "moves towards the negative class" in findings.sees[4]
     assert f"{items[1][0].source:.1%}" in findings.sees[0]
     assert set(findings.figures) == {"", "training"}
 

@@ -132,7 +132,7 @@ class Starts:
 
     def measure(self, solver: Solver, steps: Sequence[int], evaluations: int) -> Run:
         """Return the errors of a solver with numbers of steps, and with as many as a number of evaluations allows."""
-        found = [self._errors(solver, n) for n in steps]
+        found = self._errors(solver, steps)
         errors, asked = ({w: [one[w][part] for one in found] for w in self.ends} for part in (0, 1))
         few, spent = self._within(solver, evaluations)
         return Run(solver, errors, asked, few, spent)
@@ -140,18 +140,23 @@ class Starts:
     def _within(self, solver: Solver, evaluations: int) -> tuple[dict[float, float], int]:
         """Return the errors by weight of the longest run within so many evaluations, or of one step, and how many it takes."""
         for steps in range(max(1, evaluations // solver.evaluations), 0, -1):  # some take one more in their first steps
-            found = self._errors(solver, steps)
+            (found,) = self._errors(solver, (steps,))
             spent = round(min(asked for _, asked in found.values()))  # by the weight that asks one branch only
             if spent <= evaluations:
                 break
         return {w: error for w, (error, _) in found.items()}, spent
 
-    def _errors(self, solver: Solver, steps: int) -> dict[float, tuple[float, float]]:
-        """Return by weight the median error of a run, and how often it asked the network for a point."""
-        path, contexts = levels(steps), told(self.labels)
-        runs = {w: Trajectory(self.start, path, solver, CFG(w), contexts, _no_noise) for w in self.ends}
-        Engine({"main": Exact(mixture())}).run(runs.values())
-        return {w: (float((run.x - self.ends[w]).norm(dim=1).median()), run.nfe) for w, run in runs.items()}
+    def _errors(self, solver: Solver, steps: Sequence[int]) -> list[dict[float, tuple[float, float]]]:
+        """Return for each number of steps, by weight, the median error of a run, and how often it asked the network for a point."""
+        contexts = told(self.labels)
+        runs = [
+            {w: Trajectory(self.start, levels(n), solver, CFG(w), contexts, _no_noise) for w in self.ends}
+            for n in steps
+        ]
+        Engine({"main": Exact(mixture())}).run(run for one in runs for run in one.values())  # together: fewer forwards
+        return [
+            {w: (float((run.x - self.ends[w]).norm(dim=1).median()), run.nfe) for w, run in one.items()} for one in runs
+        ]
 
 
 def _no_noise() -> Tensor:

@@ -103,6 +103,39 @@ def counterexample(weight: float) -> tuple[float, float, float]:
     return 2 / (weight + 1), (2 - 2 ** (2 - 2 * weight)) / (2 * weight - 1), 2 ** (1 - weight)
 
 
+def with_corrections(exponent: float, corrections: int, noise_level: float = 0.0) -> float:
+    """Return the variance of predictor-corrector guidance of the counterexample with infinitely many steps, at a noise level on the way.
+
+    With s = tau^2 it obeys dV/ds = V / (1 + s) + K V (g / (1 + s) + (1 - g) / (2 + s)) - K for K corrections and the exponent g.
+    One correction and g = 2 w - 1 is guided DDPM of weight w.
+
+    Args:
+        exponent: g, at least 1.
+        corrections: K, at least 1.
+        noise_level: where on the way, at least 0.
+    """
+    k, c, n = corrections, 1 + noise_level**2, corrections * (exponent - 1) + 1
+
+    # with u = c / (1 + s), from 0 to 1, V = K c times the integral of u^(K - 1) ((u + c) / (1 + c))^(n - 1); this power may be a
+    # needle, so what is integrated over is its own integral p: a strong exponent leaves nothing steep, K = 1 nothing at all
+    def kept(p: float) -> float:
+        return float(((1 + c) * p ** (1 / n) - c) ** (k - 1))
+
+    return k * c * (1 + c) / n * _integral(kept, (c / (1 + c)) ** n, 1.0)
+
+
+def by_ode(weight: float, noise_level: float) -> float:
+    """Return the variance of the guided ODE of the counterexample at a noise level on the way."""
+    s = noise_level**2
+    return (1 + s) ** weight * (2 + s) ** (1 - weight)
+
+
+def sharpened_at(exponent: float, noise_level: float) -> float:
+    """Return the variance of the counterexample's sharpened density of a noise level."""
+    s = noise_level**2
+    return 1 / (exponent / (1 + s) + (1 - exponent) / (2 + s))
+
+
 def _pull(r: float, weight: float) -> float:
     """Return r^w / sin(b) times the integral of cos^(1 - w) from 0 to b = arccos r; cosh and sinh where r > 1."""
     if r == 1:

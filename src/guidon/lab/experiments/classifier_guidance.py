@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from guidon.conditioning.condition import Context
 from guidon.errors import BadValue
 from guidon.guidance import Rule
 from guidon.guidance.cfg import CFG
 from guidon.guidance.energy import ClassifierGuidance
-from guidon.lab.classifier import fit
+from guidon.lab.classifier import Judges, fit
+from guidon.lab.distance import apart, chance, exact_draws
 from guidon.lab.drawing import TRUTH, color, outline, panels, plain, shade
 from guidon.lab.experiment import Experiment, Findings, Row, Track, quietly
-from guidon.lab.mixture import NULL_LABEL, ExactClassifier, Mixture, told
-from guidon.lab.plane import mixture
+from guidon.lab.guided import guided
+from guidon.lab.mixture import NULL_LABEL, Exact, ExactClassifier, Mixture, told
+from guidon.lab.plane import CLASSES, mixture
 from guidon.lab.sampled import sample
 from guidon.noise import Cosine, Level
 from guidon.noise.noise_grids import LogSNR
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 PROCESS, CLASS = Cosine(), 0
 LEVELS = (0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 1.7, 3.0, 5.0, 10.0, 20.0)
 EXTENT = (-2.4, 3.4, -2.0, 3.6)
-
-
-class Classifies(Protocol):
-    """What the engine asks of a classifier."""
-
-    def log_prob(self, x: Tensor, level: Level, context: Context) -> Tensor:
-        """Return log p(class | x_t), (B,), differentiable in ``x``."""
-        ...
 
 
 @register("experiment", "classifier-guidance")
@@ -58,22 +51,24 @@ class ClassifierGuidanceLearned(Experiment):
     says whether it points the right way, the ratio of lengths whether it pulls as hard as it should.
 
     The samples are judged by the exact posterior of their class, and by the classifier that guided them: where the second is far
-    above the first, guidance has found points that please the classifier without being in the class. The distance is the sliced
-    Wasserstein distance to the class, and the shares are those of its modes.
+    above the first, guidance has found points that please the classifier and that the truth calls another class. Even the exact
+    posterior only compares classes with each other: far outside of all of them it is still near 1 for the widest in that
+    direction. So read it beside the distance, the sliced Wasserstein distance to exact draws of the class, which other exact
+    draws have too, by chance. The shares are those of the samples nearest to each mode.
 
-    For a user: cross-entropy on noisy images is what makes a classifier fit for guidance, and a high confidence at the end says
-    nothing. Its gradient is never trained; it is whatever a network that gets the labels right happens to have.
+    For a user: cross-entropy trains what a classifier says, never its gradient, which is whatever a network that gets the labels
+    right happens to have. So judge a classifier for guidance by what it does to samples, not by its confidence in them.
 
     Args:
         weights: of guidance, each >= 0.
         count: samples for each weight and classifier, >= 2.
         steps: of DDIM.
-        training: steps of training; that on clean points takes half.
-        few: clean points that the third classifier ever sees.
+        training: steps of training, >= 2; that on clean points takes half.
+        few: clean points that the third classifier ever sees, at least one of each of the three classes.
         seed: of the training.
 
     Raises:
-        BadValue: nothing to sample.
+        BadValue: nothing to sample, or too little to train with.
     """
 
     page: ClassVar[int] = 10
@@ -93,13 +88,17 @@ class ClassifierGuidanceLearned(Experiment):
             raise BadValue(
                 f"classifier-guidance needs weights >= 0 and two samples or more, got {self.weights} and {self.count}"
             )
+        if self.training < 2 or self.few < CLASSES:
+            raise BadValue(
+                f"classifier-guidance trains for two steps or more, on {CLASSES} points or more; got {self.training} and {self.few}"
+            )
 
     def run(self, track: Track[Any] = quietly) -> Findings:
         truth = mixture()
         classifiers = self.classifiers(truth)
         levels = LogSNR(sigma_min=0.01, sigma_max=80.0).levels(PROCESS, self.steps)
         labels, seeds = [CLASS] * self.count, range(self.count)
-        drawn = truth.sample(self.count, CLASS, torch.Generator().manual_seed(self.seed + 1))
+        draws = exact_draws(partial(truth.sample, self.count, CLASS), self.seed + 1)
         rows: list[Row] = []
         identity: list[Row] = []
         clouds: dict[tuple[str, float], Tensor] = {}
@@ -109,7 +108,7 @@ class ClassifierGuidanceLearned(Experiment):
                 rule: Rule = ClassifierGuidance(weight)
                 networks: Any = {"classifier": classifier}
                 clouds[name, weight] = x = sample(truth, rule, DDIM(), levels, labels, seeds, networks)
-                rows.append({"classifier": name, "weight": weight} | judged(truth, classifier, x, drawn))
+                rows.append({"classifier": name, "weight": weight} | judged(truth, classifier, x, draws))
             identity.append(
                 {
                     "weight": weight,
@@ -117,13 +116,13 @@ class ClassifierGuidanceLearned(Experiment):
                     "largest difference at the end of a run": float((clouds["exact", weight] - free).abs().max()),
                 }
             )
-        floor = sliced(truth.sample(self.count, CLASS, torch.Generator().manual_seed(self.seed + 2)), drawn)
+        floor = chance(draws)
         gradients = [row for name in classifiers for row in compared(truth, name, classifiers[name], self.seed)]
         tables = {"samples": rows, "gradients": gradients, "identity": identity}
-        figures = {"": _clouds(truth, clouds), "gradients": _gradients(gradients), "weights": _weights(rows, floor)}
+        figures = {"": _clouds(truth, clouds), "gradients": _gradients(gradients), "weights": _weights(rows, floor[0])}
         return Findings(_sees(rows, gradients, identity, floor), tables, figures)
 
-    def classifiers(self, truth: Mixture) -> dict[str, Classifies]:
+    def classifiers(self, truth: Mixture) -> dict[str, Judges]:
         """Return the exact classifier and the three learned ones, by name."""
         return {
             "exact": ExactClassifier(truth),
@@ -133,30 +132,23 @@ class ClassifierGuidanceLearned(Experiment):
         }
 
 
-def judged(truth: Mixture, classifier: Classifies, x: Tensor, drawn: Tensor) -> dict[str, float]:
-    """Return what the exact posterior and a classifier say of clean points (B, 2), and how far they are from the class's."""
+def judged(truth: Mixture, classifier: Judges, x: Tensor, draws: Sequence[Tensor]) -> dict[str, float]:
+    """Return what the exact posterior and a classifier say of clean points (B, 2), and how far they are from draws of the class."""
     given, clean = told(torch.full((len(x),), CLASS))["given"], PROCESS.clean
     exact = ExactClassifier(truth).log_prob(x, clean, given).exp()
     own = classifier.log_prob(x, clean, given).exp()
     nearest = torch.cdist(x, truth.means[truth.component_class == CLASS]).argmin(1)
     modes = torch.bincount(nearest, minlength=int((truth.component_class == CLASS).sum())) / len(x)
     return {
-        "in class": round(float((exact > 0.5).double().mean()), 4),
+        "called the class": round(float((exact > 0.5).double().mean()), 4),
         "exact posterior": round(float(exact.mean()), 4),
         "own confidence": round(float(own.mean()), 4),
-        "distance": round(sliced(x, drawn), 4),
+        "distance": round(apart(x, draws), 4),
         **{f"nearest mode {i + 1}": round(float(part), 4) for i, part in enumerate(modes)},
     }
 
 
-def sliced(a: Tensor, b: Tensor, directions: int = 60) -> float:
-    """Return the sliced Wasserstein-2 distance of as many points as points in the plane (N, 2)."""
-    angles = torch.arange(directions, dtype=torch.float64) * torch.pi / directions
-    ways = torch.stack([angles.cos(), angles.sin()])
-    return float(((a @ ways).sort(0).values - (b @ ways).sort(0).values).square().mean().sqrt())
-
-
-def gradient(classifier: Classifies, x: Tensor, level: Level) -> Tensor:
+def gradient(classifier: Judges, x: Tensor, level: Level) -> Tensor:
     """Return the gradient of a classifier's log p(class | x_t) at states (B, 2)."""
     x = x.clone().requires_grad_()
     log_p = classifier.log_prob(x, level, told(torch.full((len(x),), CLASS))["given"])
@@ -170,7 +162,7 @@ def noised(truth: Mixture, level: Level, seed: int, count: int = 2000) -> Tensor
     return level.alpha * clean + level.sigma * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
 
 
-def compared(truth: Mixture, name: str, classifier: Classifies, seed: int) -> list[Row]:
+def compared(truth: Mixture, name: str, classifier: Judges, seed: int) -> list[Row]:
     """Return how the gradient of a classifier compares with the exact one at each noise level."""
     rows: list[Row] = []
     for noise_level in LEVELS:
@@ -192,19 +184,22 @@ def compared(truth: Mixture, name: str, classifier: Classifies, seed: int) -> li
 
 def one_evaluation(truth: Mixture, weight: float, seed: int) -> float:
     """Return the largest difference of the noise of cfg and of guidance by the exact classifier, over all noise levels."""
+    networks: Any = {"main": Exact(truth), "classifier": ExactClassifier(truth)}
     found = 0.0
     for noise_level in LEVELS:
         level = PROCESS.level_at(noise_level)
         x = noised(truth, level, seed + 4, 200)
-        given, null = (
-            truth.believe(x, level.alpha, level.sigma, torch.full((len(x),), label))[1] for label in (CLASS, NULL_LABEL)
+        contexts = told(torch.full((len(x),), CLASS))
+        free, classified = (
+            guided(networks, rule, x, level, contexts).eps for rule in (CFG(weight), ClassifierGuidance(weight))
         )
-        pull = float(level.sigma) * gradient(ExactClassifier(truth), x, level)
-        found = max(found, float((null + weight * (given - null) - (null - weight * pull)).abs().max()))
+        found = max(found, float((free - classified).abs().max()))
     return found
 
 
-def _sees(rows: Sequence[Row], gradients: Sequence[Row], identity: Sequence[Row], floor: float) -> list[str]:
+def _sees(
+    rows: Sequence[Row], gradients: Sequence[Row], identity: Sequence[Row], floor: tuple[float, float]
+) -> list[str]:
     single = max(row["largest difference of eps in one evaluation"] for row in identity)
     ends = max(row["largest difference at the end of a run"] for row in identity)
     strong = max(row["weight"] for row in rows)
@@ -220,7 +215,7 @@ def _sees(rows: Sequence[Row], gradients: Sequence[Row], identity: Sequence[Row]
         f"{ends:.0e} at the end of a run.",
         "Closest to the class comes "
         + "; ".join(f"{name}: {row['distance']:.3f} at weight {row['weight']:g}" for name, row in best.items())
-        + f" (two draws from the class are {floor:.3f} apart).",
+        + f" (two draws from the class are {floor[0]:.3f} apart on average, {floor[1]:.3f} at most, of ten pairs).",
         "At noise level 3 the gradient has, against the exact one, "
         + "; ".join(
             f"{name}: cosine {row['cosine, median']:.2f}, {row['length over exact, median']:.2g} times the length"
@@ -228,9 +223,12 @@ def _sees(rows: Sequence[Row], gradients: Sequence[Row], identity: Sequence[Row]
             if name != "exact"
         )
         + ".",
-        f"At weight {strong:g} there are in the class "
-        + ", ".join(f"{row['in class']:.3f} ({name})" for name, row in last.items())
-        + " of the samples.",
+        f"At weight {strong:g} the exact posterior calls them the class, and they are as far from it: "
+        + "; ".join(
+            f"{name}: {row['called the class']:.1%} of the samples, distance {row['distance']:.3f}"
+            for name, row in last.items()
+        )
+        + ".",
         f"There the classifier that overrates its own samples most is '{widest}': it gives them "
         f"{last[widest]['own confidence']:.3f} on average, the exact posterior {last[widest]['exact posterior']:.3f}.",
     ]
@@ -296,7 +294,7 @@ def _weights(rows: Sequence[Row], floor: float) -> Figure:
         second.plot(weights, [row["own confidence"] - row["exact posterior"] for row in mine], **style)
         third.plot(weights, [row["distance"] for row in mine], **style)
     second.axhline(0, color=TRUTH, linewidth=0.8, linestyle="--")
-    third.axhline(floor, color=TRUTH, linewidth=0.8, linestyle="--", label="two draws from the class")
+    third.axhline(floor, color=TRUTH, linewidth=0.8, linestyle="--", label="two draws from the class, mean")
     third.set_yscale("log")
     plain(first, "exact posterior of the class, mean", "weight", legend=True)
     plain(second, "the classifier's own confidence,\nless the exact posterior", "weight")

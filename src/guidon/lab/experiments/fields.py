@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor
 from guidon import registry
 from guidon.errors import BadValue
 from guidon.lab import drawing
+from guidon.lab.distance import apart, chance, exact_draws
 from guidon.lab.experiment import Experiment, Findings, Track, quietly
 from guidon.lab.flow import LATTICE, REACH, Flow, flows
-from guidon.lab.plane import CLASS, CLASSES, Plane, mixture
+from guidon.lab.plane import CLASS, CLASSES, WEIGHTS, Plane, mixture
 from guidon.noise import EDM, Level
 from guidon.noise.grids import Karras
 from guidon.registry import register, to_text
@@ -40,14 +42,16 @@ class Fields(Experiment):
     the variance (`weak`), perturbed networks and an inner head with twice the variance, and the exact classifier. So any rule
     can be given, in the text form of the command line; only those that need an image with height and width are refused.
 
-    The flow is what the rule's own solver does in one step from each point, drawn over the density of the class at that noise
-    level: the streamlines of the guided ODE. The paths are runs from pure noise, in the scale of a variance-preserving process. The
-    points that arrive are compared with exact draws of the class: their share in each component and in other classes by the
-    exact posterior, their spread, and the sliced Wasserstein-2 distance, which two sets of exact draws have too, by chance.
+    The flow is where the rule's own solver leads in one step from each point, without noise, drawn over the density of the class at
+    that noise level; with a solver of the ODE these are the streamlines of the guided ODE. The paths are runs from pure
+    noise, in the scale of a variance-preserving process. The points that arrive are compared with exact draws of the class by the
+    sliced Wasserstein-2 distance, which two sets of exact draws have too, by chance; with its exact spread and the exact weights of
+    its modes; and by the share that looks like another class to the exact posterior. The posterior compares classes only: a
+    point far outside of all of them still looks like one, so read it beside the distance.
 
     Beliefs are exact here, so plain conditional sampling is right and every guidance moves away from the truth. What a
-    rule has to offer to a real, imperfect network cannot be read here. What can be read is its price: which modes it gives up,
-    how narrow it makes the others, and whether it leaves the class.
+    rule has to offer to a real, imperfect network cannot be read here. What can be read is its price: whether it gives up
+    modes, and how narrow it makes the others.
 
     Args:
         rules: in their text form.
@@ -94,13 +98,12 @@ class Fields(Experiment):
         return ("cfg(1)", self.rule) if self.rule else self.rules
 
     def run(self, track: Track[Any] = quietly) -> Findings:
-        plane, generator = Plane(self.label), torch.Generator().manual_seed(0)
-        first, second = (mixture().sample(self.points, self.label, generator) for _ in range(2))
-        truth = self._row("truth", None, second, first, None)
+        plane, draws = Plane(self.label), exact_draws(partial(mixture().sample, self.points, self.label), 0)
+        truth = self._truth(draws)
         shown = [self._watch(plane, text) for text in track(self.shown, "rules")]
-        rows = [self._row(one.text, to_text(one.solver), one.ends, first, one.nfe) for one in shown]
+        rows = [self._row(one, draws) for one in shown]
         return Findings(
-            self._sees(rows, truth),
+            self._sees(rows, truth, chance(draws)[1]),
             {"rules": [truth, *rows]},
             {"": self._ends_figure(shown), "flow": self._flow_figure(shown)},
         )
@@ -123,43 +126,64 @@ class Fields(Experiment):
         found = flows(plane, rule, solver, levels, self.noise_levels)
         return Shown(text, solver, torch.stack([*path, run.x[:PATHS]]), run.x, run.nfe, found)
 
-    def _row(self, name: str, solver: str | None, ends: Tensor, true: Tensor, nfe: float | None) -> dict[str, Any]:
-        parts = mixture(classes=range(len(CLASS)))  # every component a class of its own
-        clean = EDM().clean
+    def _row(self, one: Shown, draws: Sequence[Tensor]) -> dict[str, Any]:
+        parts, clean = mixture(classes=range(len(CLASS))), EDM().clean  # every component a class of its own
+        own = mixture().log_posterior(one.ends, clean, torch.full((len(one.ends),), self.label))
         shares = [
-            float(parts.log_posterior(ends, clean, torch.full((len(ends),), k)).exp().mean())
+            float((parts.log_posterior(one.ends, clean, torch.full((len(one.ends),), k)) - own).exp().mean())
             for k, label in enumerate(CLASS)
             if label == self.label
         ]
+        spread = one.ends.var(0).sum().sqrt() / _spread(self.label)
         return {
-            "rule": name,
-            "solver": solver,
-            "evaluations": nfe,
-            "w2": round(sliced_w2(ends, true), 4),
-            "spread": round(float((ends.var(0).sum() / true.var(0).sum()).sqrt()), 4),
+            "rule": one.text,
+            "solver": to_text(one.solver),
+            "evaluations": one.nfe,
+            "w2": round(apart(one.ends, draws), 4),
+            "spread": round(float(spread), 4),
             **{f"mode_{k + 1}": round(share, 4) for k, share in enumerate(shares)},
-            "outside": round(1 - sum(shares), 4),
+            "looks_other": round(float(-torch.expm1(own).mean()), 4),
         }
 
-    def _sees(self, rows: Sequence[dict[str, Any]], truth: dict[str, Any]) -> list[str]:
+    def _truth(self, draws: Sequence[Tensor]) -> dict[str, Any]:
+        """Return the row of the class itself: exact, but for what chance makes of exact draws."""
+        own = [weight for weight, label in zip(WEIGHTS, CLASS, strict=True) if label == self.label]
+        every = torch.cat(list(draws))
+        posterior = mixture().log_posterior(every, EDM().clean, torch.full((len(every),), self.label))
+        return {
+            "rule": "truth",
+            "solver": None,
+            "evaluations": None,
+            "w2": round(chance(draws)[0], 4),
+            "spread": 1.0,
+            **{f"mode_{k + 1}": round(weight / sum(own), 4) for k, weight in enumerate(own)},
+            "looks_other": round(float(-torch.expm1(posterior).mean()), 4),
+        }
+
+    def _sees(self, rows: Sequence[dict[str, Any]], truth: dict[str, Any], largest: float) -> list[str]:
         near, far = (choose(rows, key=lambda row: row["w2"]) for choose in (min, max))
         modes = [key for key in truth if key.startswith("mode_")]
         lost = {row["rule"]: min((row[mode] / truth[mode], mode) for mode in modes) for row in rows}
         worst = min(lost, key=lambda name: lost[name])
         share, mode = lost[worst]
         narrow, wide = (choose(rows, key=lambda row: row["spread"]) for choose in (min, max))
-        inside, outside = (choose(rows, key=lambda row: row["outside"]) for choose in (min, max))
+        inside, outside = (choose(rows, key=lambda row: row["looks_other"]) for choose in (min, max))
         return [
-            f"Two sets of {self.points} exact draws of the class are {truth['w2']:.3f} apart (sliced W2). `{near['rule']}` comes nearest "
+            f"Two sets of {self.points} exact draws of the class are {truth['w2']:.3f} apart on average (sliced W2, ten pairs), "
+            f"{largest:.3f} at most. `{near['rule']}` comes nearest "
             f"to the truth, at {near['w2']:.3f}"
             + (f"; `{far['rule']}` is farthest, at {far['w2']:.3f}." if far is not near else "."),
             f"A mode suffers most under `{worst}`: {mode.replace('_', ' ')} has a share of {truth[mode]:.3f} in the class, and of "
             f"{truth[mode] * share:.3f} in what arrives.",
             f"The spread of what arrives is {narrow['spread']:.2f} of the true one under `{narrow['rule']}`"
             + (f" and {wide['spread']:.2f} under `{wide['rule']}`." if wide is not narrow else "."),
-            f"By the exact posterior {truth['outside']:.2%} of true draws look like another class. Of what arrives it is "
-            f"{inside['outside']:.2%} under `{inside['rule']}`"
-            + (f" and {outside['outside']:.2%} under `{outside['rule']}`." if outside is not inside else "."),
+            f"By the exact posterior {truth['looks_other']:.2%} of true draws look like another class. Of what arrives it is "
+            f"{inside['looks_other']:.2%} under `{inside['rule']}`, at a distance of {inside['w2']:.3f}"
+            + (
+                f", and {outside['looks_other']:.2%} under `{outside['rule']}`, at {outside['w2']:.3f}."
+                if outside is not inside
+                else "."
+            ),
         ]
 
     def _ends_figure(self, shown: Sequence[Shown]) -> Figure:
@@ -200,7 +224,7 @@ class Fields(Experiment):
                 if i == 0:
                     axes.set_title(f"noise level {flow.level.noise_level:.2g}", fontsize=9)
             row[0].set_ylabel(_broken(one.text), fontsize=8)
-        figure.suptitle("Flow of the guided ODE over the density of the class", fontsize=9)
+        figure.suptitle("One step of the solver, without noise, over the density of the class", fontsize=9)
         return figure
 
 
@@ -225,11 +249,13 @@ class Shown:
     flows: Sequence[Flow]
 
 
-def sliced_w2(a: Tensor, b: Tensor, directions: int = 64) -> float:
-    """Return the Wasserstein-2 distance of two sets of points (N, 2), root mean square over directions of the plane."""
-    angle = torch.arange(directions, dtype=torch.float64) * (math.pi / directions)
-    along = torch.stack([angle.cos(), angle.sin()])
-    return float(((a @ along).sort(0).values - (b @ along).sort(0).values).square().mean().sqrt())
+def _spread(label: int) -> float:
+    """Return the root of the sum of a class's variances along both axes."""
+    truth = mixture()
+    own = truth.component_class == label
+    weights = truth.log_weights[own].softmax(0)[:, None]
+    mean = (weights * truth.means[own]).sum(0)
+    return float((weights * (truth.variances[own] + (truth.means[own] - mean) ** 2)).sum().sqrt())
 
 
 def _log_density(label: int, level: Level) -> Any:

@@ -62,7 +62,7 @@ class Orders(Experiment):
     sources: ClassVar[tuple[str, ...]] = ("karras2022elucidating", "lu2022dpmsolver", "zhao2023unipc")
 
     steps: tuple[int, ...] = (12, 24, 48, 96, 288, 576)
-    noisy_steps: tuple[int, ...] = (24, 48, 96, 192, 384)
+    noisy_steps: tuple[int, ...] = (24, 48, 96, 192)
     weight: float = 3.0
     points: int = 8
     evaluations: int = 20

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from scipy.integrate import quad
 from scipy.optimize import brentq
 
 from guidon.errors import BadValue
 from guidon.guidance import CFG
 from guidon.lab.affine import propagate
 from guidon.lab.drawing import color, panels, plain
-from guidon.lab.endpoints import COUNTEREXAMPLE, counterexample
+from guidon.lab.endpoints import COUNTEREXAMPLE, by_ode, counterexample, sharpened_at, with_corrections
 from guidon.lab.experiment import Experiment, Findings, Row, Track, quietly
 from guidon.lab.line import WIDE, extrapolated, levels, moments, powers
 from guidon.registry import register
@@ -222,39 +221,6 @@ def extremes(runs: Sequence[Row], name: str) -> tuple[float, float, float]:
         found = extrapolated([row["steps"] for row in part], [row["variance"] for row in part], 1)
         off.append(abs(found / part[-1]["closed form"] - 1))
     return *powers(mine), max(off)
-
-
-def with_corrections(exponent: float, corrections: int, noise_level: float = 0.0) -> float:
-    """Return the variance of predictor-corrector guidance with infinitely many steps, at a noise level on the way.
-
-    With s = tau^2 it obeys dV/ds = V / (1 + s) + K V (g / (1 + s) + (1 - g) / (2 + s)) - K for K corrections and the exponent g.
-    One correction and g = 2 w - 1 is guided DDPM of weight w.
-
-    Args:
-        exponent: g, at least 1.
-        corrections: K, at least 1.
-        noise_level: where on the way, at least 0.
-    """
-    k, c, n = corrections, 1 + noise_level**2, corrections * (exponent - 1) + 1
-
-    # with u = c / (1 + s), from 0 to 1, V = K c times the integral of u^(K - 1) ((u + c) / (1 + c))^(n - 1); this power may be a
-    # needle, so what is integrated over is its own integral p: a strong exponent leaves nothing steep, K = 1 nothing at all
-    def kept(p: float) -> float:
-        return float(((1 + c) * p ** (1 / n) - c) ** (k - 1))
-
-    return k * c * (1 + c) / n * float(quad(kept, (c / (1 + c)) ** n, 1.0, epsabs=0.0, epsrel=1e-11, limit=500)[0])
-
-
-def by_ode(weight: float, noise_level: float) -> float:
-    """Return the variance of the guided ODE at a noise level."""
-    s = noise_level**2
-    return (1 + s) ** weight * (2 + s) ** (1 - weight)
-
-
-def sharpened_at(exponent: float, noise_level: float) -> float:
-    """Return the variance of the sharpened density of a noise level."""
-    s = noise_level**2
-    return 1 / (exponent / (1 + s) + (1 - exponent) / (2 + s))
 
 
 def _convergence(runs: Sequence[Row]) -> Figure:

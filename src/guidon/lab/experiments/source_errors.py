@@ -71,7 +71,7 @@ class SourceErrors(Experiment):
     )
 
     starts: int = 1000
-    training: int = 1200
+    training: int = 1000
     seed: int = 0
     networks: int = 4
 
