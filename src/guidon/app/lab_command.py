@@ -79,6 +79,7 @@ def run(
         data: images for the experiments that look at some: a folder, Parquet files, or a hub id; left out: their own default.
         again: also those whose findings are there already.
     """
+    from rich.padding import Padding
     from rich.text import Text
 
     from guidon.app.console import Output
@@ -102,7 +103,8 @@ def run(
                 account = write(out, experiment, bars)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on with this experiment") from None
-        console.print(*(Text(f"  - {sentence}") for sentence in account["sees"]), sep="\n")
+        for sentence in account["sees"]:
+            console.print(Padding(Text(sentence), (0, 0, 0, 4)))
         print(f"  wrote {', '.join(str(out / file) for file in account['files'])}")
 
 
