@@ -237,10 +237,16 @@ class Trajectory:
         return counted
 
     def _moments(self) -> Iterator[Moment]:
-        """Yield every moment at which the rule will be asked: the solver's steps, rehearsed on a single zero."""
+        """Yield every moment at which the rule will be asked: the solver's steps, rehearsed on a single zero.
+
+        One evaluation a step without fresh noise is where the step begins.
+        """
         zero, carry = torch.zeros(1, 1, dtype=torch.float64), self._solver.init()
         for index in range(self.steps):
             at = Moment(self._levels[index], self._levels[index + 1], index, self.steps)
+            if self._solver.evaluations == 1 and not self._solver.stochastic:
+                yield at
+                continue
             step = self._solver.step(zero, at, carry, lambda: zero)
             ask = next(step)
             while True:
