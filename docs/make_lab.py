@@ -45,7 +45,7 @@ from guidon.solvers import Heun
 means, variances = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.3, 0.1], [0.1, 0.3]])
 networks = {"main": Exact(Mixture(torch.ones(2), means, variances, component_class=torch.tensor([0, 1])))}
 levels, labels = Karras(sigma_min=0.02, sigma_max=20.0).levels(EDM(), 20), told([1] * 64)
-noise = PerImageNoise(range(64), (2,), dtype=torch.float64)  # RecordingNoise(noise) keeps what it draws, RecordedNoise replays it
+noise = PerImageNoise(range(64), (2,), dtype=torch.float64)  # RecordingNoise(noise) keeps it
 start = noise() * levels[0].sigma
 samples = Engine(networks).run([Trajectory(start, levels, Heun(), CFG(3.0), labels, noise)])[0]
 exact = integrate(networks, CFG(3.0), levels, start, labels)[-1]
