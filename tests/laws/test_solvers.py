@@ -53,7 +53,7 @@ def test_any_parameterisation_gives_the_same_images(solver: Solver, process: Pro
     ]
     for output, result in zip(OUTPUTS, results[1:], strict=True):
         agree(result, results[0], str(output), rtol=1e-9, atol=1e-9)
-    assert results[0].abs().max() < (200 if isinstance(solver, NEED_MANY) else 20)
+    assert results[0].abs().max() < (1000 if isinstance(solver, NEED_MANY) else 20)
 
 
 OF_NOISE_LEVELS = pytest.mark.parametrize(
