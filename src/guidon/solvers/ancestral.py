@@ -102,6 +102,20 @@ class DDPM(Solver):
         return torch.exp(log_variance(guided.variance_fraction, small, large))
 
 
+class WithFreshNoise(Solver):
+    """A solver with a share ``eta`` of fresh noise: of second order on the ODE without any, else of first in distribution."""
+
+    eta: float
+
+    @property
+    def order(self) -> int:  # type: ignore[override]
+        return 1 if self.stochastic else 2
+
+    @property
+    def stochastic(self) -> bool:  # type: ignore[override]
+        return self.eta > 0
+
+
 def kept_and_fresh(at: Moment, eta: float) -> tuple[float, float]:
     """Return how much of the noise after a step is the old one and how much is new; their squares add up to sigma^2."""
     if eta == 0:

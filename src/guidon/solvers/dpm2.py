@@ -12,7 +12,7 @@ from torch import Tensor
 from guidon.errors import BadValue
 from guidon.guidance.rule import Guided, Moment
 from guidon.registry import register
-from guidon.solvers.ancestral import kept_and_fresh
+from guidon.solvers.ancestral import WithFreshNoise, kept_and_fresh
 from guidon.solvers.euler import renoise
 from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
 
@@ -36,7 +36,7 @@ class DPM2(Solver):
 
 @register("solver", "dpm-2-ancestral")
 @dataclass(frozen=True)
-class DPM2Ancestral(Solver):
+class DPM2Ancestral(WithFreshNoise):
     """dpm-2 to less noise than wanted, then fresh noise for the rest.
 
     Args:
@@ -54,14 +54,6 @@ class DPM2Ancestral(Solver):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise BadValue(f"dpm-2-ancestral needs eta in [0, 1], got {self.eta}")
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return 1 if self.stochastic else 2
-
-    @property
-    def stochastic(self) -> bool:  # type: ignore[override]
-        return self.eta > 0
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         kept, fresh = kept_and_fresh(at, self.eta)

@@ -11,14 +11,14 @@ from torch import Tensor
 from guidon.errors import BadValue
 from guidon.guidance.rule import Moment
 from guidon.registry import register
-from guidon.solvers.ancestral import kept_and_fresh
+from guidon.solvers.ancestral import WithFreshNoise, kept_and_fresh
 from guidon.solvers.euler import renoise
-from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
+from guidon.solvers.solver import Ask, Carry, Noise, Step
 
 
 @register("solver", "dpmpp-2s-ancestral")
 @dataclass(frozen=True)
-class DPMpp2SAncestral(Solver):
+class DPMpp2SAncestral(WithFreshNoise):
     """DPM-Solver++(2S), ancestral: to less noise than wanted by a midpoint step, then fresh noise for the rest.
 
     The midpoint is halfway in log noise level. The step to the clean image, and one from a level without any signal, have no
@@ -37,14 +37,6 @@ class DPMpp2SAncestral(Solver):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise BadValue(f"dpmpp-2s-ancestral needs eta in [0, 1], got {self.eta}")
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return 1 if self.stochastic else 2
-
-    @property
-    def stochastic(self) -> bool:  # type: ignore[override]
-        return self.eta > 0
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         guided = yield Ask(x, at)

@@ -12,30 +12,16 @@ from torch import Tensor
 from guidon.errors import BadValue
 from guidon.guidance.rule import Moment
 from guidon.registry import register
-from guidon.solvers.ancestral import kept_and_fresh
+from guidon.solvers.ancestral import WithFreshNoise, kept_and_fresh
 from guidon.solvers.dpmpp import ENDS, FORMS, multistep
 from guidon.solvers.euler import renoise
 from guidon.solvers.multistep import check_word
-from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
-
-
-class _Stochastic(Solver):
-    """A solver with a share ``eta`` of fresh noise: of second order on the ODE without any, else of first in distribution."""
-
-    eta: float
-
-    @property
-    def order(self) -> int:  # type: ignore[override]
-        return 1 if self.stochastic else 2
-
-    @property
-    def stochastic(self) -> bool:  # type: ignore[override]
-        return self.eta > 0
+from guidon.solvers.solver import Ask, Carry, Noise, Step
 
 
 @register("solver", "dpmpp-2m-sde")
 @dataclass(frozen=True)
-class DPMpp2MSDE(_Stochastic):
+class DPMpp2MSDE(WithFreshNoise):
     """DPM-Solver++(2M) on the SDE: dpmpp-2m, and fresh noise in every step but the one to the clean image.
 
     Args:
@@ -64,7 +50,7 @@ class DPMpp2MSDE(_Stochastic):
 
 @register("solver", "dpmpp-3m-sde")
 @dataclass(frozen=True)
-class DPMpp3MSDE(_Stochastic):
+class DPMpp3MSDE(WithFreshNoise):
     """DPM-Solver++(3M) on the SDE: the clean image a parabola in log noise level; the second step is "heun" of dpmpp-2m-sde.
 
     Without noise it is of order 2, for the reason that dpmpp-3m gives.
@@ -90,7 +76,7 @@ class DPMpp3MSDE(_Stochastic):
 
 @register("solver", "dpmpp-sde")
 @dataclass(frozen=True)
-class DPMppSDE(_Stochastic):
+class DPMppSDE(WithFreshNoise):
     """DPM-Solver++ with two evaluations a step, and fresh noise on the way to each.
 
     The second evaluation is a share r of the step ahead in log noise level; what is believed there and what was believed at the
