@@ -128,6 +128,10 @@ EQUIVALENT: dict[str, str] = {
     "noise/conventions.py Ends.levels: _noise_level(levels[-2]) > _noise_level(least) * (1 + NEAR) -> "
     "_noise_level(levels[-2]) >= _noise_level(least) * (1 + NEAR)": "they are never the same to the last bit",
     "noise/sde.py VP.time_at: noise_level > 1 -> noise_level >= 1": "there both forms are the same number",
+    "solvers/dpmpp.py DPMSolver2M.step: 2 [2] -> 3": "asked is only whether more than 1 is left",
+    "solvers/dpmpp_sde.py DPMpp3MSDE.step: 3 -> 4": "a parabola takes the newest three whatever is remembered",
+    "solvers/phi.py phi: abs(z) < 1 -> abs(z) <= 1": "there the series and the closed form are the same number",
+    "noise/sde.py VP.time_at: 1 -> 2": "between 1 and 2 both forms are the same number",
     "noise/time_grids.py respaced_indices: 1.0 -> 2.0": "the stride of a section of which one index is kept",
     "solvers/ancestral.py kept_and_fresh: at.there.noise_level / at.noise_level -> -(at.there.noise_level / at.noise_level)": SQUARED,
     "solvers/ancestral.py kept_and_fresh: eta * ratio -> -(eta * ratio)": SQUARED,

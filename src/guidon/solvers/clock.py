@@ -41,7 +41,7 @@ def knows(clock: Process, level: Level) -> bool:
 def scale(before: Level, after: Level) -> float:
     """Return what takes a state from one level to another one of the same noise level."""
     if before.sigma == 0:
-        return float(after.alpha) / float(before.alpha)
+        return 1.0  # both are the clean image
     return float(after.sigma) / float(before.sigma)
 
 
