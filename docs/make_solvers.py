@@ -84,8 +84,8 @@ def _nearest() -> str:
     said = ", ".join(f"`{name}` ({errors[name]:.2g})" for name in (*first, "unipc", "dpmpp-2m", "euler", "heun"))
     return (
         "Orders and errors of all of them, measured against exact endpoints: [the order of every solver](lab/orders.md). There, at 20 "
-        f"guided evaluations, the error is {said}. Nearest to the ODE is not what looks best on a trained network, which has errors of "
-        "its own; and with few steps under strong guidance high orders swing out, so below 15 steps take order 2.\n"
+        f"guided evaluations, the error is {said}. Nearest to the ODE need not be what looks best on a trained network, which has errors "
+        "of its own.\n"
     )
 
 
