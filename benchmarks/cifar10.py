@@ -40,7 +40,7 @@ import guidon
 from guidon.checkpoints.atomic import write_text
 from guidon.measure.features import FeatureClassifier, train_classifier
 from guidon.measure.judge import Judge
-from guidon.training.recipe import seconds
+from guidon.training.run_recipe import seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE, CLASSES = 32, 10

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from guidon._version import __version__
 
 if TYPE_CHECKING:
+    from guidon.classifier import Classifier, load_classifier
     from guidon.errors import GuidonError
     from guidon.guidance import CFG, Interval
     from guidon.model import Model, load
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Where each public name lives. They are imported when first asked for, so that `guidon --help` need not wait for torch.
 _HOME = {
     "CFG": "guidon.guidance",
+    "Classifier": "guidon.classifier",
     "DDIM": "guidon.solvers",
     "DDPM": "guidon.solvers",
     "DPMpp2M": "guidon.solvers",
@@ -37,12 +39,14 @@ _HOME = {
     "ModelConfig": "guidon.model_config",
     "Samples": "guidon.tasks.generate",
     "load": "guidon.model",
+    "load_classifier": "guidon.classifier",
 }
 
 __all__ = [
     "CFG",
     "DDIM",
     "DDPM",
+    "Classifier",
     "DPMpp2M",
     "Euler",
     "GuidonError",
@@ -53,6 +57,7 @@ __all__ = [
     "Samples",
     "__version__",
     "load",
+    "load_classifier",
 ]
 
 

@@ -14,19 +14,20 @@ from torch import nn
 
 from guidon import registry
 from guidon._version import __version__
-from guidon.checkpoints.atomic import surviving
-from guidon.checkpoints.native import CONFIG, TENSORS, read_checkpoint, write_checkpoint
+from guidon.checkpoints.native import CONFIG, check_tensors, local_folder, read_checkpoint, write_checkpoint
+from guidon.classifier import Classifier
+from guidon.classifier_request import FunctionClassifier, LogProb, check_classifier, told_to_classifier
 from guidon.conditioning.condition import Context
+from guidon.conditioning.images import SmallImages, enlarged, small_images
 from guidon.conditioning.labels import LabelEncoder, Labels
-from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed, UnknownLabel
+from guidon.errors import BadValue, DamagedCheckpoint, SaveFailed, UnknownLabel
 from guidon.guidance import Rule
-from guidon.model_config import ModelConfig, check_fit, first_problem
+from guidon.model_config import ModelConfig, check_fit, first_problem, label_doors
 from guidon.model_request import (
-    FunctionClassifier,
     Label,
-    LogProb,
     as_member,
     as_rule,
+    beside_image,
     check_needed,
     class_id,
     conditions,
@@ -34,7 +35,6 @@ from guidon.model_request import (
     for_network,
     listed,
     seeds_of,
-    told_to_classifier,
     wanted_labels,
     whole,
 )
@@ -80,7 +80,15 @@ class Model(nn.Module):
             registry.parse("output", config.output),
             config.learned_variance,
         )
-        self.encoder = None if config.classes is None else _label_encoder(network.config.doors, len(config.classes))
+        self.encoder: LabelEncoder | None = None
+        if config.classes is not None:
+            ((door, width),) = label_doors(config, network.config).items()
+            self.encoder = LabelEncoder(len(config.classes), width, door, null=config.null)  # type: ignore[arg-type]
+
+    @property
+    def network(self) -> nn.Module:
+        """The network alone."""
+        return self.denoiser.network
 
     @property
     def process(self) -> Process:
@@ -91,6 +99,11 @@ class Model(nn.Module):
     def classes(self) -> tuple[str, ...] | None:
         """The names of the classes, or None."""
         return self.config.classes
+
+    @property
+    def has_null(self) -> bool:
+        """Whether a model of classes has learned to do without one."""
+        return self.config.classes is not None and self.config.null
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -141,8 +154,9 @@ class Model(nn.Module):
         also: Label | Sequence[Label] = (),
         partial: Label | Sequence[Label] = (),
         weak: Model | None = None,
-        classifier: LogProb | None = None,
+        classifier: Classifier | LogProb | None = None,
         trace: bool = False,
+        image: SmallImages | None = None,
         batching: str = "joint",
         max_batch: int | None = 128,
         on_step: OnStep | None = None,
@@ -160,8 +174,10 @@ class Model(nn.Module):
             also: further classes for ``conjunction``.
             partial: a part of what is asked for (an animal, where a cat is), for ``two-scale``.
             weak: a worse model of the same classes, for ``autoguidance``.
-            classifier: (x, level, class ids (B,)) -> log p(class | x) (B,), differentiable in x, for ``classifier``.
+            classifier: for ``classifier``, a `Classifier`, or any function (x, level, class ids (B,)) -> log p(class | x) (B,),
+                differentiable in x. A model without classes takes the labels of the classifier, of a function any numbers.
             trace: whether to record what guidance does at each step, in ``Samples.trace``.
+            image: what a super-resolution model enlarges: one for all images, or one for each; pictures, or (N, C, h, w) in [-1, 1].
             batching: "joint" or "sequential"; see `Engine`.
             max_batch: rows of one forward at most.
             on_step: called with (steps done, steps, the guided estimate (N, C, H, W)) for progress and previews.
@@ -174,7 +190,8 @@ class Model(nn.Module):
             NotSupported: the rule wants something that this model lacks or that was not given; raised before the first step.
         """
         defaults = self.config.sample
-        names = wanted_labels(self.classes, labels, n)
+        known = classifier.classes if self.classes is None and isinstance(classifier, Classifier) else self.classes
+        names = wanted_labels(known, labels, n, numbers=classifier is not None)
         seeds = seeds_of(seed, len(names))
         if rule is None:
             rule = defaults.rule if self.classes is not None else 1.0  # nothing to be guided towards
@@ -187,7 +204,8 @@ class Model(nn.Module):
             name: [] if told is None else listed(told)
             for name, told in (("negative", negative), ("also", also), ("partial", partial))
         }
-        contexts = conditions(self, names, seeds, further)
+        small = small_images(image, self.config.low_res, self.shape[0])
+        contexts = conditions(self, names, seeds, {} if self.classes is None and classifier is not None else further)
         networks: dict[str, Any] = {"main": self.denoiser}
         if weak is not None:
             if not isinstance(weak, Model):
@@ -199,11 +217,18 @@ class Model(nn.Module):
                 )
             networks["weak"] = weak.denoiser
             contexts |= for_network("weak", conditions(weak, names, seeds, further))
+        if small is not None:
+            contexts = beside_image(contexts, enlarged(small.to(self.device), self.shape[1:], len(names)))
         if classifier is not None:
-            networks["classifier"] = FunctionClassifier(classifier)
-            contexts |= told_to_classifier(self, names, further)
+            if isinstance(classifier, Classifier):
+                check_classifier(classifier, self)
+            networks["classifier"] = (
+                classifier if isinstance(classifier, Classifier) else FunctionClassifier(classifier)
+            )
+            contexts |= {"null": contexts["given"]} if self.classes is None else {}
+            contexts |= told_to_classifier(known, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
-        models = [self] if weak is None else [self, weak]
+        models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]
         modes = [model.training for model in models]
         for model in models:
             model.eval()
@@ -234,7 +259,7 @@ class Model(nn.Module):
             "solver": registry.to_text(solver_),
             "grid": registry.to_text(grid_),
             "steps": len(levels) - 1,  # a respacing has its own number
-            "labels": described(names, self.classes),
+            "labels": described(names, known),
             "seeds": list(seeds),
             "size": [self.shape[2], self.shape[1]],
             "batching": batching,
@@ -243,10 +268,12 @@ class Model(nn.Module):
             "threads": torch.get_num_threads(),
             "nfe": samples.nfe,
         }
-        record |= {name: described(told, self.classes) for name, told in further.items() if told}
+        record |= {name: described(told, known) for name, told in further.items() if told}
         if weak is not None:
             record["weak"] = weak.name
-        ids = tuple(None if name is None or self.classes is None else class_id(name, self.classes) for name in names)
+        if isinstance(classifier, Classifier):
+            record["classifier"] = {"name": classifier.name, "calibrated": classifier.tempered}
+        ids = tuple(None if name is None else int(name) if known is None else class_id(name, known) for name in names)
         return dataclasses.replace(samples, labels=ids, record=record)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -265,18 +292,15 @@ class Model(nn.Module):
             DamagedCheckpoint: a file is cut short, or the tensors do not fit the config.
         """
         config, tensors = read_checkpoint(local_folder(source))
+        if config.get("kind") == "classifier":
+            raise BadValue(
+                f"{source} holds a classifier, not a model; give it as classifier, on the command line --classifier"
+            )
         try:
             model = cls(ModelConfig(**config))
         except ValidationError as error:
             raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {first_problem(error)}") from error
-        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in tensors.items()}
-        if expected != found:
-            differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            raise DamagedCheckpoint(
-                f"{source}/{TENSORS} does not fit its {CONFIG}: {len(differing)} tensors differ, "
-                f"for instance {differing[0]}; copy both files from the same model"
-            )
+        check_tensors(tensors, model.state_dict(), source)
         model.load_state_dict(tensors)
         model.name = str(source)
         return model.eval()
@@ -310,31 +334,3 @@ class Model(nn.Module):
 def load(source: str | Path) -> Model:
     """Load a model from a folder or a hub id; see `Model.from_pretrained`."""
     return Model.from_pretrained(source)
-
-
-def local_folder(source: str | Path) -> Path:
-    """Return the folder that a path or a hub id stands for, fetched from the hub if need be; raises `MissingFile`."""
-    folder = Path(source).expanduser()
-    if not surviving(folder / CONFIG).exists() and surviving(folder / "model" / CONFIG).exists():
-        return folder / "model"  # a run's folder stands for the model in it
-    if surviving(folder).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
-        return folder
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, TENSORS]))
-    except Exception as error:  # the hub's client lets errors of several libraries through
-        raise MissingFile(
-            f"{source} is neither a folder here nor a model that the hub gave ({type(error).__name__}); "
-            "check the path, the name, and the network"
-        ) from error
-
-
-def _label_encoder(doors: dict[str, int], classes: int) -> LabelEncoder:
-    if len(doors) != 1:
-        raise BadValue(
-            f"a model of classes needs a network with one door for them, this one has {sorted(doors) or 'none'}; "
-            "open one of vector, tokens, spatial in its configuration"
-        )
-    door, width = next(iter(doors.items()))
-    return LabelEncoder(classes, width, door)  # type: ignore[arg-type]

@@ -48,6 +48,10 @@ class ModelConfig(BaseModel):
     classes: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="names of the classes; none for an unconditional model"
     )
+    null: bool = Field(default=True, description="whether a model of classes has learned to do without one")
+    low_res: tuple[int, int] | None = Field(
+        default=None, description="height and width of the small image that a super-resolution model enlarges"
+    )
     sample: SampleDefaults = Field(default=SampleDefaults(), description="how to sample by default")
     training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
 
@@ -61,16 +65,32 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
             f"images of {channels} channels need in_channels {channels} and out_channels {wanted}, "
             f"the network has {architecture.in_channels} and {architecture.out_channels}"
         )
-    if config.classes is None and architecture.doors:
+    doors = label_doors(config, architecture)
+    if config.classes is None and doors:
         raise BadValue(
-            f"a model without classes needs a network without a door for them, this one has {sorted(architecture.doors)}; "
+            f"a model without classes needs a network without a door for them, this one has {sorted(doors)}; "
             "for a unet set vector to null"
+        )
+    if config.classes is not None and len(doors) != 1:
+        raise BadValue(
+            f"a model of classes needs a network with one door for them, this one has {sorted(doors) or 'none'}; "
+            "open one of vector, tokens, spatial in its configuration"
+        )
+    if config.low_res is not None and architecture.doors.get("spatial") != channels:
+        raise ShapeMismatch(
+            f"a super-resolution model is shown its small image at a spatial door of {channels} channels; "
+            "for a unet set spatial_channels to that"
         )
     if height % architecture.multiple or width % architecture.multiple:
         raise ShapeMismatch(
             f"this network takes heights and widths that are multiples of {architecture.multiple}, not {height}x{width}; "
             "resize the images, or use a smaller patch or fewer levels"
         )
+
+
+def label_doors(config: ModelConfig, architecture: Any) -> dict[str, int]:
+    """Return the doors of a network that are left for labels, with their widths: all but that of the small image."""
+    return {door: width for door, width in architecture.doors.items() if config.low_res is None or door != "spatial"}
 
 
 def first_problem(error: ValidationError) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeGuard
 
 import torch
@@ -16,12 +17,11 @@ from guidon.errors import BadValue, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
 from guidon.guidance.stage import Stage
 from guidon.noise.grids import Grid
-from guidon.noise.level import Level
 from guidon.sampling.trajectory import Told
 from guidon.solvers import Solver
 
 Label = int | str | None
-LogProb = Callable[[Tensor, Level, Tensor], Tensor]
+NO_CLASSES = "this model has no classes; leave the label out, or give a classifier that knows some"
 
 
 class Listener(Protocol):
@@ -30,6 +30,10 @@ class Listener(Protocol):
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of the classes, or None."""
+
+    @property
+    def has_null(self) -> bool:
+        """Whether "no class" can be told, too."""
 
     def labels(self, names: Sequence[Label]) -> Labels:
         """Turn class names or ids into `Labels`."""
@@ -40,8 +44,16 @@ class Listener(Protocol):
         ...
 
 
-def wanted_labels(classes: Sequence[str] | None, labels: Label | Sequence[Label], n: int | None) -> list[Label]:
-    """Return one label for each image: each of ``labels`` n times, or every class in turn."""
+def wanted_labels(
+    classes: Sequence[str] | None, labels: Label | Sequence[Label], n: int | None, *, numbers: bool = False
+) -> list[Label]:
+    """Return one label for each image: each of ``labels`` n times, or every class in turn.
+
+    Args:
+        classes: that there are; None for none.
+        labels, n: as `Model.sample` has them.
+        numbers: whether labels may be numbers of classes that nobody named.
+    """
     if n is not None and n < 1:
         raise BadValue(f"n is at least 1, got {n}")
     if labels is None:
@@ -52,8 +64,8 @@ def wanted_labels(classes: Sequence[str] | None, labels: Label | Sequence[Label]
     several = listed(labels)
     if not several:
         raise BadValue("no label is given; name at least one, or leave labels out for every class")
-    if classes is None and any(label is not None for label in several):
-        raise UnknownLabel("this model has no classes; leave the label out")
+    if classes is None and not numbers and any(label is not None for label in several):
+        raise UnknownLabel(NO_CLASSES)
     return [label for label in several for _ in range(n or 1)]
 
 
@@ -104,7 +116,9 @@ def conditions(
             raise UnknownLabel("this model has no classes; leave the other conditions out")
         return {"given": Context()}
     given, count = model.labels(names), len(names)
-    told: dict[str, Told] = {"given": model.encode(given), "null": model.encode(given.null())}
+    told: dict[str, Told] = {"given": model.encode(given)}
+    if model.has_null:
+        told["null"] = model.encode(given.null())
     for name, label in numbered(further).items():
         told[name] = model.encode(model.labels([label] * count))
     classes = len(model.classes)
@@ -126,33 +140,16 @@ def for_network(network: str, told: Mapping[str, Told]) -> dict[str, Told]:
     return {f"{network}:{name}": context for name, context in told.items()}
 
 
-class FunctionClassifier:
-    """A function as a classifier that the engine can ask.
+def beside_image(told: Mapping[str, Told], spatial: Tensor) -> dict[str, Told]:
+    """Return conditions with an image (B, C, H, W) at the spatial door beside them."""
 
-    Args:
-        function: (x (B, C, H, W), level, ids (B,)) -> log p(class | x) (B,), differentiable in x.
-    """
+    def add(context: Context) -> Context:
+        return replace(context, spatial=spatial)
 
-    def __init__(self, function: LogProb) -> None:
-        self.function = function
+    def added(context: Told) -> Told:
+        return add(context) if isinstance(context, Context) else lambda index: add(context(index))
 
-    def log_prob(self, x: Tensor, level: Level, context: Context) -> Tensor:
-        """Return log p(class | x) (B,); the context's vector holds the ids."""
-        assert context.vector is not None
-        return self.function(x, level, context.vector[:, 0].long().to(x.device))
-
-
-def told_to_classifier(
-    model: Listener, names: Sequence[Label], further: Mapping[str, Sequence[Label]]
-) -> dict[str, Told]:
-    """Return what a `FunctionClassifier` is told under every name: the class ids. Raises `BadValue` where there is no class."""
-    if model.classes is None:
-        raise BadValue("a classifier is told the classes of the images, and this model has none; leave it out")
-    if None in names:
-        raise BadValue("a classifier cannot guide towards no class; give every image a label")
-    each = {"given": list(names)} | {name: [label] * len(names) for name, label in numbered(further).items()}
-    ids = {name: torch.tensor([[class_id(label, model.classes)] for label in labels]) for name, labels in each.items()}
-    return {f"classifier:{name}": Context(vector=rows.float()) for name, rows in ids.items()}
+    return {name: added(context) for name, context in told.items()}
 
 
 def numbered(further: Mapping[str, Sequence[Label]]) -> dict[str, Label]:
@@ -174,8 +171,8 @@ def check_needed(rule: Rule, further: Mapping[str, Sequence[Label]], networks: S
 
 
 def described(labels: Sequence[Label], classes: Sequence[str] | None) -> list[Any]:
-    """Return the names of labels, for records."""
-    return [None if label is None or classes is None else classes[class_id(label, classes)] for label in labels]
+    """Return the names of labels, for records; the labels themselves where nobody named them."""
+    return [label if label is None or classes is None else classes[class_id(label, classes)] for label in labels]
 
 
 def seeds_of(seed: int | Sequence[int], count: int) -> tuple[int, ...]:

@@ -19,8 +19,10 @@ from support.worlds import World, named
 from guidon.errors import BadValue
 from guidon.guidance import CFG, GIVEN, NULL, Interval, Moment, Rule
 from guidon.guidance.contrast import Contrast, column
+from guidon.guidance.push import Push
 from guidon.guidance.stage import Relay, Reshape, Shape
 from guidon.noise import EDM, Cosine, EDMOutput, EpsOutput, Flow, VelocityOutput, VOutput, X0Output
+from guidon.noise.prediction import Prediction
 from guidon.registry import parse, to_text
 from guidon.solvers import Heun
 
@@ -67,7 +69,7 @@ def pairs() -> list[Any]:
 
 def makes_sense(rule: Rule, link: Any) -> bool:
     if isinstance(link, Rule):
-        return isinstance(link, Contrast) and link.adds
+        return isinstance(link, Push) or (isinstance(link, Contrast) and link.adds)
     name = to_text(rule).partition("(")[0]
     if name in link.not_after or (isinstance(link, Relay) and link.invents and name in ("internal", "classifier")):
         return False
@@ -181,6 +183,9 @@ def test_what_is_added_is_the_pull_of_what_adds(rule: Any) -> None:
     world = World(EDM())
     first, second = rule.links
     _, events, _ = world.watched(rule, LABELS, SEEDS)
+    if isinstance(second, Push):
+        _adds_its_score(first, second, events)
+        return
     # memories are empty; Rectified-CFG++ begins with a question of its own
     event = next(event for event in events if second.away_at(event.at) in event.predictions)
     alone, _ = first.combine(event.predictions, event.at, first.init())
@@ -193,6 +198,18 @@ def test_what_is_added_is_the_pull_of_what_adds(rule: Any) -> None:
     else:
         x = event.at.here.alpha * event.guided.x0 + event.at.here.sigma * event.guided.eps
         assert torch.allclose(x, given.x, rtol=1e-9, atol=1e-9)
+
+
+def _adds_its_score(first: Rule, second: Push, events: Any) -> None:
+    event = next(
+        event for event in events if second.asks(event.at) and set(second.asks(event.at)) <= set(event.predictions)
+    )
+    alone, _ = first.combine(event.predictions, event.at, first.init())
+    here = event.at.here
+    belief = Prediction(here.alpha * alone.x0 + here.sigma * alone.eps, here, alone.x0, alone.eps)
+    score = second.push(event.predictions, event.at, belief)
+    assert score.abs().max() > 1e-6
+    assert torch.allclose(event.guided.x0, alone.x0 + here.sigma**2 / here.alpha * score, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("rule", [*RULES, *PAIRS])

@@ -19,6 +19,7 @@ from guidon.solvers import DPM2, Churn, Euler, Heun
 
 WORDS = {
     ("vp-table", "schedule"): ["linear", "scaled-linear", "cosine"],
+    ("channels", "first"): [1],
     ("ddpm", "variance"): ["small", "large", "learned"],
     **{(name, "form"): ["midpoint", "heun"] for name in ("dpmpp-2m", "dpmpp-3m", "dpm-solver-2m", "dpmpp-2m-sde")},
     **{(name, "end"): ["clean", "lower"] for name in ("deis", "dpmpp-2m", "dpmpp-3m", "dpm-solver-2m", "dpmpp-2m-sde")},
@@ -131,6 +132,7 @@ def of_type(name: str, field: str, hint: Any) -> st.SearchStrategy[Any]:
 
 
 REQUIRED = {
+    "channels": {"first": 1},  # of the two that the worlds of the laws have
     "aligned": {"grid": Karras(), "at": (1.5,)},
     "ends": {"grid": Karras()},
     "finite": {"grid": Trailing()},

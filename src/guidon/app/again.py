@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 
 from guidon._version import __version__
-from guidon.app.models import open_model, open_weak
-from guidon.app.pictures import file_stems, free_paths
+from guidon.app.models import open_classifier, open_model, open_weak
+from guidon.app.pictures import file_stems, free_paths, open_pictures
 from guidon.app.png import Record, read_record, write_png
 from guidon.app.progress import steps_bar
 from guidon.app.sample_command import summary, write_samples
+from guidon.classifier import Classifier
 from guidon.errors import DataError, MissingFile
 from guidon.model import Model
 
@@ -45,16 +46,19 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
             f"note: {loaded.name} holds other weights than {image} was made with; the image will differ",
             file=sys.stderr,
         )
+    labelled = loaded.classes is not None or any(label is not None for label in record["labels"])
     threads = torch.get_num_threads()
     torch.set_num_threads(record["threads"])
     try:
         with steps_bar("sampling") as on_step:
             samples = loaded.sample(
-                record["labels"] if loaded.classes is not None else None,
-                n=None if loaded.classes is not None else len(record["seeds"]),
+                record["labels"] if labelled else None,
+                n=None if labelled else len(record["seeds"]),
                 seed=record["seeds"],
                 on_step=on_step,
                 weak=open_weak(record["weak"], loaded, device or record["device"]) if record.get("weak") else None,
+                classifier=_classifier(record, image, device or record["device"]),
+                image=open_pictures([Path(name) for name in record["low_res"]]) if record.get("low_res") else None,
                 **{key: record[key] for key in ("negative", "also", "partial") if key in record},
                 **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
             )
@@ -85,6 +89,16 @@ def _open(record: Record, image: Path, model: str | None, device: str) -> tuple[
             f"{image} was made with {name}, which cannot be found: {error}. "
             f"If the model is somewhere else now, say where: guidon sample MODEL --like {image}"
         ) from error
+
+
+def _classifier(record: Record, image: Path, device: str) -> Classifier | None:
+    """Open the classifier of a record, None where there was none."""
+    if "classifier" not in record:
+        if "classifier(" in record["rule"]:
+            raise DataError(f"{image} was led by a function that no record can hold; make it again from Python")
+        return None
+    told = record["classifier"]
+    return open_classifier(told["name"], device, calibrated=told["calibrated"])
 
 
 def _verdict(old: Path, new: Path, record: Record) -> str:

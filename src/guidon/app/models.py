@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from guidon.checkpoints.atomic import surviving
-from guidon.checkpoints.native import CONFIG, TENSORS
+from guidon.checkpoints.native import CONFIG, TENSORS, local_folder
+from guidon.classifier import Classifier, load_classifier
 from guidon.errors import BadValue, MissingFile, NotSupported
-from guidon.model import Model, local_folder
+from guidon.model import Model
 
 
 def find_model(source: str | Path) -> str:
@@ -63,6 +64,12 @@ def open_weak(text: str, model: Model, device: str | None = None) -> Model:
     if not 0 < noise < math.inf:
         raise BadValue(f"--weak self takes the noise in the weights, a number > 0, for instance self:0.1; got {text!r}")
     return model.degraded(noise, int(found[2] or 0))
+
+
+def open_classifier(source: str, device: str | None = None, *, calibrated: bool = False) -> Classifier:
+    """Load a classifier of noisy images; ``calibrated`` as in `Classifier.calibrated`, ``device`` as in `open_model`."""
+    classifier = load_classifier(source).to(_device(device))
+    return classifier.calibrated() if calibrated else classifier
 
 
 def weights_digest(path: Path) -> str:

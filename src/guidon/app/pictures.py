@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+
+from guidon.errors import DataError, MissingFile
 
 SHEET = "sheet"
 _PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
@@ -33,6 +35,20 @@ def free_paths(folder: Path, stems: Sequence[str]) -> list[Path]:
         if not any(path.exists() for path in paths):
             return paths
         run += 1
+
+
+def open_pictures(paths: Sequence[Path]) -> list[Image.Image]:
+    """Return the pictures in files; raises `MissingFile` or `DataError` for one that cannot be read."""
+    pictures = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                pictures.append(picture.convert(picture.mode if picture.mode in ("L", "RGB") else "RGB"))
+        except FileNotFoundError as error:
+            raise MissingFile(f"there is no picture {path}; check the path") from error
+        except (UnidentifiedImageError, OSError) as error:
+            raise DataError(f"cannot read the picture {path} ({error}); give a PNG or a JPEG") from error
+    return pictures
 
 
 def contact_sheet(images: Sequence[Image.Image], rows: Sequence[str | None], title: str) -> Image.Image:

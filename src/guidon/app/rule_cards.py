@@ -178,7 +178,7 @@ def _needs(rule: Rule) -> str:
     options = [f" --{name} CLASS" for name in ("negative", "also", "partial") if name in uses]
     options += [" --weak self:0.1"] if "weak" in uses else []
     options += [" --solver rectified"] if rule.only_with == ("rectified",) else []
-    options += ["  (from Python only: model.sample(..., classifier=f))"] if "classifier" in uses else []
+    options += [" --classifier runs/judge"] if "classifier" in uses else []
     options += ["  (a model trained with inner_head: true)"] if isinstance(rule, Internal) else []
     return "".join(options)
 

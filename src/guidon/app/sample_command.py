@@ -22,6 +22,8 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --label 3 --rule "cfg(4, when=interval(0.3, 3))"
   guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
   guidon sample runs/digits --label 3 --rule "negative(4)" --negative 8 --trace
+  guidon sample RUN --classifier RUN2 --weight 2 --class 3    led by a classifier
+  guidon sample UPSAMPLER --class 207 --image small.png       a small image enlarged
   guidon sample --like out/0007-0.png -o again         that image, bit for bit
 
 What can be named: guidon rules, guidon list solvers, guidon list grids."""
@@ -32,7 +34,9 @@ Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 def sample(
     model: str | None = None,
     *,
-    label: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    label: Annotated[
+        list[str] | None, Parameter(name=["--label", "--class"], consume_multiple=True, negative=())
+    ] = None,
     n: Annotated[int | None, Parameter(name=["--n", "-n"], validator=Number(gte=1))] = None,
     weight: str | None = None,
     rule: str | None = None,
@@ -45,6 +49,9 @@ def sample(
     also: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     partial: str | None = None,
     weak: str | None = None,
+    classifier: str | None = None,
+    calibrated: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    image: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
     trace: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batching: Literal["joint", "sequential"] | None = None,
     max_batch: Count = None,
@@ -63,6 +70,7 @@ def sample(
         label: classes by name or number; left out: all in turn.
         n: images of each class given; without --label the number of images in all.
         weight: how strongly to follow the class: 0 not at all, 1 plainly, 2 to 4 strongly; or a schedule such as "linear(1, 4)".
+            With --classifier that of its gradient, left out: 1.
         rule: the whole guidance rule, in place of --weight; guidon rules lists them.
         solver: how to go from noise to image, for instance dpmpp-2m or "ddim(eta=0.5)".
         grid: where the steps lie, for instance karras or trailing.
@@ -74,6 +82,10 @@ def sample(
         partial: a part of what is asked for, for "two-scale(4)".
         weak: a worse model to steer away from, for "autoguidance(2)": a folder or hub id, or self:0.1 for this model with
             that much noise in its weights.
+        classifier: a classifier of noisy images to be led by, for "classifier(1)": a folder of guidon train-classifier or
+            guidon convert. A model without classes takes the classifier's.
+        calibrated: divide the classifier's logits by the temperatures that were fitted on held-out images.
+        image: small images for a super-resolution model: one for all, or one for each image that is sampled.
         trace: record what guidance did at each step: trace.json and, plotted, trace.png.
         batching: all branches of a step in one forward, or one after the other.
         max_batch: images in one forward at most; smaller takes less memory. Left out: 128.
@@ -93,6 +105,9 @@ def sample(
         "also": also,
         "partial": partial,
         "weak": weak,
+        "classifier": classifier,
+        "calibrated": calibrated or None,
+        "image": image,
         "trace": trace or None,
         "batching": batching,
         "max-batch": max_batch,
@@ -108,15 +123,20 @@ def sample(
             "say which model: guidon sample MODEL, with the folder that guidon train wrote (runs/digits, say)"
         )
     started = time.perf_counter()
-    rule_ = _rule(weight, rule)
+    if calibrated and classifier is None:
+        raise BadValue("--calibrated is about a classifier; name one with --classifier, or leave it out")
+    rule_ = _rule(weight, rule, led=classifier is not None)
     _check_texts(rule=rule_, solver=solver, grid=grid)
     from guidon.app.progress import loading, steps_bar
 
     with loading(model):
-        from guidon.app.models import open_model, open_weak
+        from guidon.app.models import open_classifier, open_model, open_weak
+        from guidon.app.pictures import open_pictures
 
         loaded, digest = open_model(model, device)
         worse = None if weak is None else open_weak(weak, loaded, device)
+        judge = None if classifier is None else open_classifier(classifier, device, calibrated=calibrated)
+        small = None if image is None else open_pictures(image)
     settings: dict[str, Any] = {
         "rule": rule_,
         "solver": solver,
@@ -126,6 +146,8 @@ def sample(
         "also": also,
         "partial": partial,
         "weak": worse,
+        "classifier": judge,
+        "image": small,
         "batching": batching,
         "max_batch": max_batch,
     }
@@ -139,6 +161,8 @@ def sample(
             **{key: value for key, value in settings.items() if value is not None},
         )
     record = {**samples.record, "weights": digest}
+    if image is not None:
+        record["low_res"] = [str(path) for path in image]
     paths = write_samples(samples, record, out)
     print(summary(samples))
     if samples.trace is not None:
@@ -195,15 +219,18 @@ def _check_texts(**texts: str | None) -> None:
             registry.parse(kind, text)
 
 
-def _rule(weight: str | None, rule: str | None) -> str | None:
-    """Return the rule that --weight or --rule asks for, in text form."""
+def _rule(weight: str | None, rule: str | None, *, led: bool = False) -> str | None:
+    """Return the rule that --weight or --rule asks for, in text form; ``led`` by a classifier."""
+    form = "cfg(1) | threshold | classifier({})" if led else "cfg({})"
     if weight is None:
-        return rule
+        return form.format("1") if led and rule is None else rule
     if rule is not None:
-        raise BadValue(f"--weight and --rule say the same thing; put the weight into the rule: --rule 'cfg({weight})'")
+        raise BadValue(
+            f"--weight and --rule say the same thing; put the weight into the rule: --rule '{form.format(weight)}'"
+        )
     try:
         if math.isfinite(float(weight)):
-            return f"cfg({weight.strip()})"
+            return form.format(weight.strip())
     except ValueError:
         pass
     import guidon.guidance  # noqa: F401  registers the weights
@@ -217,4 +244,4 @@ def _rule(weight: str | None, rule: str | None) -> str | None:
             f"--weight is a number (0 ignores the class, 1 follows it plainly, 3 strongly) or a schedule "
             f"({known}: for instance 'linear(1, 4)'); got {weight!r}"
         ) from None
-    return f"cfg({weight})"
+    return form.format(weight)

@@ -63,6 +63,35 @@ def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tenso
     return config, read_tensors(folder / TENSORS)
 
 
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:
+    """Raise `DamagedCheckpoint` unless tensors read from ``source`` have the names and shapes of those wanted."""
+    expected = {name: tuple(value.shape) for name, value in wanted.items()}
+    there = {name: tuple(value.shape) for name, value in found.items()}
+    if differing := sorted(name for name in expected.keys() | there.keys() if expected.get(name) != there.get(name)):
+        raise DamagedCheckpoint(
+            f"{source}/{TENSORS} does not fit its {CONFIG}: {len(differing)} tensors differ, "
+            f"for instance {differing[0]}; copy both files from the same model"
+        )
+
+
+def local_folder(source: str | Path) -> Path:
+    """Return the folder that a path or a hub id stands for, fetched from the hub if need be; raises `MissingFile`."""
+    folder = Path(source).expanduser()
+    if not surviving(folder / CONFIG).exists() and surviving(folder / "model" / CONFIG).exists():
+        return folder / "model"  # a run's folder stands for the model in it
+    if surviving(folder).exists() or str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, TENSORS]))
+    except Exception as error:  # the hub's client lets errors of several libraries through
+        raise MissingFile(
+            f"{source} is neither a folder here nor a model that the hub gave ({type(error).__name__}); "
+            "check the path, the name, and the network"
+        ) from error
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write named tensors as safetensors; an error of the file system is raised as `OSError`."""
     try:

@@ -73,21 +73,28 @@ class LabelEncoder(nn.Module):
         classes: the number of real classes; row ``classes`` is the null.
         width: the width that the network expects at this door.
         door: "vector" gives (B, width), "tokens" (B, 1, width), "spatial" (B, width, 1, 1).
+        null: whether there is a row for the null; false for models that never learned to do without a class.
     """
 
-    def __init__(self, classes: int, width: int, door: Door = "vector") -> None:
+    def __init__(self, classes: int, width: int, door: Door = "vector", *, null: bool = True) -> None:
         super().__init__()
         if door not in ("vector", "tokens", "spatial"):
             raise BadValue(f"there is no door {door!r}; choose vector, tokens or spatial")
         self.classes, self.width, self.door = classes, width, door
-        self.embedding = nn.Embedding(classes + 1, width)
+        self.embedding = nn.Embedding(classes + null, width)
 
     def forward(self, labels: Labels) -> Context:
-        """Return the context of a batch of labels; raises `UnknownLabel` if they are of another number of classes."""
+        """Return the context of a batch of labels.
+
+        Raises:
+            UnknownLabel: they are of another number of classes, or one is "no class" and the encoder has no row for it.
+        """
         if labels.classes != self.classes:
             raise UnknownLabel(
                 f"labels over {labels.classes} classes for a model of {self.classes}; use the model's own classes"
             )
+        if self.embedding.num_embeddings == self.classes and bool((labels.ids == self.classes).any()):
+            raise UnknownLabel("this model never learned to do without a class; give every image one")
         rows = self.embedding(labels.ids.to(self.embedding.weight.device))  # (B, width)
         match self.door:
             case "tokens":

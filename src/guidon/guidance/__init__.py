@@ -6,6 +6,7 @@ from guidon.guidance.cads import CADS
 from guidon.guidance.cfg import CFG
 from guidon.guidance.cfg_zero import CFGZero
 from guidon.guidance.chain import Chain
+from guidon.guidance.channels import Channels
 from guidon.guidance.conditions import Avoid, Conjunction, Negative, TwoScale
 from guidon.guidance.dynamic_scale import DynamicScale
 from guidon.guidance.energy import ClassifierGuidance
@@ -56,6 +57,7 @@ __all__ = [
     "CFGZero",
     "CFGpp",
     "Chain",
+    "Channels",
     "ClampLinearWeight",
     "ClassifierGuidance",
     "Conjunction",

@@ -1,7 +1,7 @@
 """Rules and stages in a row: ``cfg(7.5) | pag(3) | apg() | rescale(0.7)``.
 
-The first is a rule; what follows acts on what stands left of it. A contrast adds its pull, a shape changes the differences, a
-reshape the result, a relay the questions.
+The first is a rule; what follows acts on what stands left of it. A contrast adds its pull, a push its score, a shape changes the
+differences, a reshape the result, a relay the questions.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 
 from guidon.errors import BadValue
 from guidon.guidance.contrast import Contrast, Pull, everywhere, pulled
+from guidon.guidance.push import Push
 from guidon.guidance.rule import GIVEN, About, Branch, Guided, Link, Moment, Predictions, Rule, State
 from guidon.guidance.stage import Relay, Reshape, Shape, Stage
 from guidon.noise.prediction import Prediction
@@ -38,7 +39,7 @@ class Chain(Rule):
         if not isinstance(first, Rule):
             raise BadValue(f"{to_text(first)} is a stage: it stands right of a rule, as in cfg(3) | {to_text(first)}")
         for i, link in enumerate(rest, start=1):
-            if isinstance(link, Rule) and not (isinstance(link, Contrast) and link.adds):
+            if isinstance(link, Rule) and not (isinstance(link, Push) or (isinstance(link, Contrast) and link.adds)):
                 raise BadValue(f"{to_text(link)} cannot add to another rule; let it stand first")
             if isinstance(link, Shape) and not any(isinstance(left, Contrast) for left in self._unshaped(i)):
                 result = next((left for left in reversed(self.links[:i]) if isinstance(left, Reshape)), None)
@@ -62,12 +63,18 @@ class Chain(Rule):
         return self.links[last + 1 : i]
 
     @property
+    def _particular(self) -> Rule:
+        """The first link that not every solver can follow, or the first link."""
+        rules = [link for link in self.links if isinstance(link, Rule)]
+        return next((rule for rule in rules if rule.only_with), rules[0])
+
+    @property
     def only_with(self) -> tuple[str, ...]:  # type: ignore[override]
-        return self.links[0].only_with  # type: ignore[union-attr]
+        return self._particular.only_with
 
     @property
     def why_only(self) -> str:  # type: ignore[override]
-        return self.links[0].why_only  # type: ignore[union-attr]
+        return self._particular.why_only
 
     @property
     def tracks(self) -> bool:  # type: ignore[override]
@@ -113,6 +120,8 @@ class Chain(Rule):
             if isinstance(link, Contrast) and not everywhere(link.weight_at(at), 1.0):
                 # at weight 0 too: what is added to another rule's result is a difference
                 wanted += [b for b in (GIVEN, *link.branches(at, s), link.away_at(at)) if b not in wanted]
+            elif isinstance(link, Push):
+                wanted += [b for b in link.asks(at) if b not in wanted]
         self._check_zeros(wanted, at)
         questions = [tuple(dict.fromkeys(wanted))]
         for link, s in zip(rest, state[1:], strict=True):
@@ -146,6 +155,14 @@ class Chain(Rule):
                 pull, after[i] = self._pull(link, i, predictions, at, state[i])
                 if pull is not None:
                     pending[i] = pull
+            elif isinstance(link, Push) and i:
+                current = _together(current, pending, given)
+                if link.asks(at):
+                    push = link.push(predictions, at, current)
+                    if link.shifts_mean:
+                        drift = push if drift is None else drift + push
+                    else:
+                        current = current.moved("score", push)
             elif isinstance(link, Rule):
                 guided, after[i] = link.combine(predictions, at, state[i])
                 drift = guided.drift

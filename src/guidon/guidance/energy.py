@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from guidon.errors import BadValue
 from guidon.guidance.contrast import column, everywhere
-from guidon.guidance.rule import About, Branch, Guided, Moment, Predictions, Rule, State, Which
+from guidon.guidance.push import Push
+from guidon.guidance.rule import About, Branch, Guided, Moment, Predictions, State, Which
 from guidon.guidance.space import length
 from guidon.guidance.weights import Interval, PerImage, Weight, checked_weight, is_open, now
 from guidon.noise.prediction import Prediction
@@ -19,14 +20,14 @@ from guidon.registry import register
 
 @register("rule", "classifier")
 @dataclass(frozen=True)
-class ClassifierGuidance(Rule):
+class ClassifierGuidance(Push):
     """Classifier guidance, up the gradient of a classifier's log p(y | x_t) at the noisy image.
 
     Args:
         weight: a number, one number an image, or a `Weight`; 0 asks no classifier. Over an unconditional base, 1 samples p(x | y) if
             both networks are right, as weight 1 of cfg does.
         form: "eps" changes the belief, for any solver; "mean" shifts the mean of a step of ddpm by its variance times the gradient.
-        base: what the network is told, "null" or "given".
+        base: what the network is told, "null" or "given", where the rule stands first; right of a ``|`` it pushes what stands left.
         condition: what the classifier is told.
         normalise: give the gradient of each image the length of the belief's own score, so that only its direction counts.
         clip: the largest root mean square of each image's gradient, > 0; None for any.
@@ -91,18 +92,27 @@ class ClassifierGuidance(Rule):
             return 0.0
         return now(self.weight, at)
 
+    @property
+    def shifts_mean(self) -> bool:
+        return self.form == "mean"
+
+    def asks(self, at: Moment) -> tuple[Branch, ...]:
+        return () if everywhere(self.weight_at(at), 0.0) else (self.judge,)
+
     def branches(self, at: Moment, state: State) -> tuple[Branch, ...]:
-        base = Branch(self.base)
-        return (base,) if everywhere(self.weight_at(at), 0.0) else (base, self.judge)
+        return (Branch(self.base), *self.asks(at))
+
+    def push(self, predictions: Predictions, at: Moment, belief: Prediction) -> Tensor:
+        return column(self.weight_at(at), belief.x) * self._gradient(predictions[self.judge].score, belief)
 
     def combine(self, predictions: Predictions, at: Moment, state: State) -> tuple[Guided, State]:
-        belief, weight = predictions[Branch(self.base)], self.weight_at(at)
+        belief = predictions[Branch(self.base)]
         plain = Guided.plain(belief)
-        if everywhere(weight, 0.0):
+        if not self.asks(at):
             return plain, state
-        push = column(weight, belief.x) * self._gradient(predictions[self.judge].score, belief)
-        if self.form == "mean":
-            return Guided(plain.x0, plain.eps, plain.variance_fraction, drift=push), state
+        push = self.push(predictions, at, belief)
+        if self.shifts_mean:
+            return replace(plain, drift=push), state
         return Guided.plain(belief.moved("score", push)), state
 
     def _gradient(self, gradient: Tensor, belief: Prediction) -> Tensor:

@@ -86,6 +86,15 @@ class Process(ABC):
         """Return the level without noise, where every path of sampling ends."""
         return Level(self.t_clean, 1.0, 0.0, self)
 
+    def agrees(self, other: Process) -> bool:
+        """Return whether another process makes images as noisy at the same times, however often training visits them."""
+        levels = [math.exp(x) for x in range(-4, 5)]
+        return all(
+            math.isclose(self.time_at(level), other.time_at(level), rel_tol=1e-9, abs_tol=1e-12)
+            and math.isclose(self.alpha_at(level), other.alpha_at(level), rel_tol=1e-9)
+            for level in levels
+        )
+
     def sample_times(self, n: int, generator: torch.Generator | None = None, *, stratified: bool = False) -> Tensor:
         """Draw ``n`` training times, float64 (n,).
 

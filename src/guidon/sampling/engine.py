@@ -146,7 +146,7 @@ class Engine:
         if network is None:
             how = {
                 "weak": "with weak=..., on the command line --weak",
-                "classifier": "with model.sample(..., classifier=...)",
+                "classifier": "with classifier=..., on the command line --classifier",
             }
             raise NotSupported(
                 f"the rule asks a network {branch.network!r}, but there are: {', '.join(self.networks)}; "

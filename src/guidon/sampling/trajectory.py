@@ -18,7 +18,7 @@ from guidon import registry
 from guidon.conditioning.condition import Context
 from guidon.conditioning.corrupt import Drawn, RowNoise, corrupted
 from guidon.errors import BadValue, NotSupported, NumericalError, ShapeMismatch
-from guidon.guidance.rule import GIVEN, Branch, Guided, Moment, Predictions, Rule
+from guidon.guidance.rule import GIVEN, NULL, Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
 from guidon.solvers.solver import Ask, Noise, Solver
@@ -288,6 +288,11 @@ class Trajectory:
                 )
             if branch.corruption is not None and self._row_noise is None:
                 raise NotSupported("the rule blurs conditions and this trajectory has no row_noise to do it with")
+        if {GIVEN, NULL} <= set(self.wanted) and self._contexts["given"] is self._contexts["null"]:
+            raise NotSupported(
+                f"the rule {registry.to_text(self._rule)} steers by what a class changes, and to a model without classes it changes "
+                "nothing; leave that part of the rule out"
+            )
 
     def _context(self, branch: Branch) -> Told:
         """Return what a network is told; raises `NotSupported` where nobody said."""
@@ -327,7 +332,7 @@ def _remedy(condition: str) -> str:
     """Return what to do about a condition that nobody gave."""
     name, _, number = condition.partition("-")
     if name in ("null", "random"):
-        return "this model has no classes, so take a rule that needs none, such as pag or autoguidance"
+        return "this model has no classes, or never learned to do without one; take a rule that needs none, such as pag or autoguidance"
     return f"give {number or 'one'} with {name}=..., on the command line --{name}, or use another rule"
 
 
