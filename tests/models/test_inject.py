@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from guidon.conditioning import Context, LabelEncoder, Labels
 from guidon.errors import NotSupported, ShapeMismatch
 from guidon.models import UNet, UNetConfig
+from guidon.models.attention import Attention
 from guidon.models.inject import CrossAttention, FiLM, beside
-from guidon.models.layers import Attention, Signal
+from guidon.models.layers import Signal
 
 SMALL = UNetConfig(
     in_channels=1,

@@ -122,13 +122,13 @@ def test_both_heads_learn() -> None:
 
     def both() -> tuple[float, float]:
         with torch.no_grad():
-            out, total = outer(images, labels, draw).item(), loss(images, labels, draw).item()
+            out, total = (part(images, labels, draw).mean().item() for part in (outer, loss))
         return out, (total - out) / objective.inner_weight
 
     before = both()
     for _ in range(120):
         optimizer.zero_grad()
-        loss(images, labels, draw).backward()
+        loss(images, labels, draw).mean().backward()
         optimizer.step()
     after = both()
     assert before[0] == pytest.approx(before[1], rel=1e-4), "both say zero at first"
@@ -151,7 +151,7 @@ def test_the_loss_is_the_sum_with_the_stated_weight() -> None:
         objective.weight(denoiser.output, draw.level),
     )
     outer, inner = ((weight * (raw - target).square().mean((1, 2, 3))).mean() for raw in told)
-    torch.testing.assert_close(DenoisingLoss(model, objective)(images, labels, draw), outer + 0.7 * inner)
+    torch.testing.assert_close(DenoisingLoss(model, objective)(images, labels, draw).mean(), outer + 0.7 * inner)
 
 
 def test_the_inner_head_is_an_end_for_muon() -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from guidon.conditioning import Context
 from guidon.errors import BadValue, NotSupported, UnknownName
 from guidon.models import UNet, UNetConfig
+from guidon.models.attention import Attention
 from guidon.models.denoiser import Denoiser
-from guidon.models.layers import Attention, Signal, Stage
+from guidon.models.layers import Signal, Stage
 from guidon.noise import Cosine, VOutput
 from guidon.perturbation import Perturbation
 

@@ -10,7 +10,8 @@ from torch import nn
 from guidon.conditioning import Context
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.models import UNet, UNetConfig
-from guidon.models.layers import Attention, GroupNorm, Groups, Signal, attend, time_embedding
+from guidon.models.attention import Attention, attend
+from guidon.models.layers import GroupNorm, Groups, Signal, time_embedding
 from guidon.registry import lookup
 
 BASE = UNetConfig(
@@ -75,6 +76,27 @@ def test_attention_orders_are_the_same_but_for_the_layout() -> None:
     x, signal = torch.randn(2, channels, 4, 4), Signal(torch.zeros(2, 4))
     assert torch.allclose(old(x, signal), new(x, signal), atol=1e-5)
     assert not torch.allclose(old(x, signal), x)
+
+
+@pytest.mark.parametrize(
+    ("change", "way_down", "way_up"),
+    [
+        ({"heads": 2}, [2, 2], [2, 2, 2, 2]),
+        ({"heads": 2, "decoder_heads": 4}, [2, 2], [4, 4, 4, 4]),
+        ({"head_channels": 8, "heads": 1, "decoder_heads": 1}, [2, 4], [4, 4, 2, 2]),
+        ({"head_channels": 20}, [1, 1], [1, 1, 1, 1]),
+    ],
+)
+def test_heads_are_counted_by_number_or_by_channels(
+    change: dict[str, object], way_down: list[int], way_up: list[int]
+) -> None:
+    network = UNet(BASE.model_copy(update={"attention": (1, 2), **change}))
+
+    def heads(*stages: nn.Module) -> list[int]:
+        return [layer.heads for stage in stages for layer in stage.modules() if isinstance(layer, Attention)]
+
+    assert heads(*network.input_blocks) == way_down and heads(*network.output_blocks) == way_up
+    assert heads(network.middle_block) == way_down[-1:]
 
 
 def test_time_embedding_is_cosines_then_sines() -> None:

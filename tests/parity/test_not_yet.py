@@ -6,15 +6,12 @@ import pytest
 from parity.golden import GOLDEN, settings
 
 WAITS_FOR = {
-    "adm_classifier": "no noisy classifier",
     "clip_tokenizer": "no tokenizer",
-    "dit": "no diffusion transformer",
     "glide_base": "no text-to-image network",
     "glide_cfg_sampling": "no text-to-image network",
     "glide_inpaint": "no text-to-image network",
     "glide_sr": "no text-to-image network",
     "glide_tokenizer": "no tokenizer",
-    "training_losses": "no variational bound",
 }
 
 

@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 from parity.golden import settings, tensors, tolerance
+from parity.test_adm_classifier import load as load_classifier
 from parity.test_adm_unet import load
 from parity.test_openai_process import chain, table
 from support.numbers import agree
 
+from guidon.classifier import Classifier, ClassifierConfig
 from guidon.conditioning import Context, Labels
-from guidon.guidance import CFG, Rule, Threshold
+from guidon.guidance import CFG, ClassifierGuidance, Rule, Threshold
 from guidon.models.denoiser import Denoiser
-from guidon.noise import EpsOutput, X0Output
+from guidon.noise import EpsOutput, Process, X0Output
+from guidon.registry import to_text
 from guidon.sampling import Engine, RecordedNoise, Trajectory
 from guidon.solvers import DDIM, DDPM, Solver
 
@@ -26,10 +29,21 @@ CASES = [
 ]
 
 
+def classifier_of(case: str, process: Process) -> Classifier:
+    """Return the bundle of a classifier and the process that it is asked at."""
+    network = load_classifier(case)
+    shape = (network.config.in_channels, network.config.size, network.config.size)
+    classes = tuple(str(i) for i in range(network.config.out_channels))
+    config = ClassifierConfig(
+        shape=shape, architecture=network.config.model_dump(), process=to_text(process), classes=classes
+    )
+    classifier = Classifier(config).eval()
+    classifier.network.load_state_dict(network.state_dict())
+    return classifier
+
+
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_loop(name: str, case: dict[str, Any]) -> None:
-    if case["classifier_scale"] is not None:
-        pytest.skip("guided by a classifier: no such rule")
     told, stored = settings(name), tensors(name)
     process_told = told["diffusion"]
     if process_told["mean_type"] not in OUTPUTS or process_told["var_type"] not in VARIANCES:
@@ -45,8 +59,15 @@ def test_loop(name: str, case: dict[str, Any]) -> None:
     denoiser = Denoiser(network, process, OUTPUTS[process_told["mean_type"]], learned).eval()
     given = encoder(Labels(stored["y"], encoder.classes)) if encoder is not None else Context()
     rule: Rule = CFG(1.0) | Threshold() if case["clip_denoised"] else CFG(1.0)
-    run = Trajectory(stored["x_T"], levels, solver, rule, {"given": given}, RecordedNoise(list(stored["noise"])))
-    engine, states, x0 = Engine({"main": denoiser}), [], []
+    networks: dict[str, Any] = {"main": denoiser}
+    told_to = {"given": given}
+    if case["classifier_scale"] is not None:
+        form = "mean" if case["sampler"] == "ddpm" else "eps"
+        rule = rule | ClassifierGuidance(case["classifier_scale"], form=form)
+        networks["classifier"] = classifier_of(told["classifier"], process)
+        told_to["classifier:given"] = Context(vector=stored["y"][:, None].float())
+    run = Trajectory(stored["x_T"], levels, solver, rule, told_to, RecordedNoise(list(stored["noise"])))
+    engine, states, x0 = Engine(networks), [], []
     engine.join(run)
     while not run.done:
         engine.round()

@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from guidon.errors import BadValue, ShapeMismatch
-from guidon.models.layers import ADM_GROUPS, GroupNorm, Groups, Listener, Signal, attend, zeroed
+from guidon.errors import ShapeMismatch
+from guidon.models.attention import attend, check_heads
+from guidon.models.layers import ADM_GROUPS, GroupNorm, Groups, Listener, Signal, zeroed
 
 
 class FiLM(nn.Module):
@@ -43,10 +44,7 @@ class CrossAttention(Listener):
 
     def __init__(self, channels: int, heads: int, tokens: int, groups: Groups = ADM_GROUPS) -> None:
         super().__init__()
-        if channels % heads:
-            raise BadValue(
-                f"{channels} channels do not split into {heads} heads; choose heads or head_channels that divide them"
-            )
+        check_heads(channels, heads)
         self.heads = heads
         self.norm, self.norm_tokens = GroupNorm(channels, groups), nn.LayerNorm(tokens)
         self.query, self.key_value = (

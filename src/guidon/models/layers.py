@@ -13,11 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from guidon.errors import BadValue
-from guidon.models.perturb import blur, with_rows
+from guidon.models.perturb import with_rows
 from guidon.perturbation import Perturbation
 
-AttentionOrder = Literal["heads-first", "qkv-first"]
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -88,19 +86,6 @@ class GroupNorm(nn.GroupNorm):
         if not x.requires_grad and self.weight.requires_grad and torch.is_grad_enabled():
             x = x.contiguous()  # torch 2.13 crashes in the CPU channels-last backward when x itself needs no gradient
         return super().forward(x)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Attend from (B, heads, L, d) to (B, heads, T, d); ``mask`` is true where a key may be seen.
-
-    Short sequences in half precision on CPU are multiplied out: torch 2.13's fused kernel is five times slower there.
-    """
-    if query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16) and key.shape[2] <= 128:
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, L, T)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        return scores.softmax(-1, dtype=query.dtype) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
 def time_embedding(time: Tensor, width: int) -> Tensor:
@@ -213,66 +198,3 @@ class ResBlock(Listener):
             h = norm_out(h + emb)
         h = self.skip_connection(x) + conv_out(dropout(activation(h)))
         return h if self.film is None else self.film(h, signal.vector)
-
-
-class Attention(Listener):
-    """Self-attention over positions; token keys and values may join the image's own (GLIDE, arXiv:2112.10741 §2.1).
-
-    Args:
-        channels: C, split over ``heads``.
-        order: how the 3C outputs of ``qkv`` are laid out: heads outermost (the original) or q, k, v outermost.
-        tokens: width of the tokens whose keys and values are put before the image's; 0 for none.
-
-    Two perturbations act here: "attention-identity" lets a position attend to itself alone (PAG, arXiv:2403.17377),
-    "query-blur" blurs the queries (SEG, arXiv:2408.00760).
-    """
-
-    kind = "attention"
-
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        *,
-        order: AttentionOrder = "heads-first",
-        groups: Groups = ADM_GROUPS,
-        tokens: int = 0,
-    ) -> None:
-        super().__init__()
-        if channels % heads:
-            raise BadValue(
-                f"{channels} channels do not split into {heads} heads; choose heads or head_channels that divide them"
-            )
-        self.heads, self.order = heads, order
-        self.norm = GroupNorm(channels, groups)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.encoder_kv = nn.Linear(tokens, 2 * channels) if tokens else None
-        self.proj_out = zeroed(nn.Linear(channels, channels))
-
-    def forward(self, x: Tensor, signal: Signal) -> Tensor:
-        flat = self.norm(x).flatten(2).transpose(1, 2)  # (B, L, C)
-        query, key, value = self._split(self.qkv(flat), 3)  # each (B, heads, L, C/heads)
-        own, mask, weakened = value, None, self.weakened(signal)
-        for perturbation, rows in weakened:
-            if perturbation.name == "query-blur":
-                query = with_rows(query, rows, blur(query[rows], x.shape[2:], perturbation.amount))
-        if self.encoder_kv is not None and signal.tokens is not None:
-            more_keys, more_values = self._split(self.encoder_kv(signal.tokens), 2)
-            key, value = (
-                torch.cat([more_keys, key], dim=2),
-                torch.cat([more_values, value], dim=2),
-            )
-            if signal.mask is not None:
-                mask = F.pad(signal.mask, (0, flat.shape[1]), value=True)[:, None, None, :]
-        h = attend(query, key, value, mask)
-        for perturbation, rows in weakened:
-            if perturbation.name == "attention-identity":
-                h = with_rows(h, rows, own[rows])
-        h = self.proj_out(h.transpose(1, 2).flatten(2))  # (B, L, C)
-        return x + h.transpose(1, 2).reshape(x.shape)
-
-    def _split(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, L, parts * C) -> ``parts`` tensors (B, heads, L, C/heads)."""
-        if self.order == "heads-first":
-            return joined.unflatten(2, (self.heads, parts, -1)).transpose(1, 2).unbind(3)
-        return joined.unflatten(2, (parts, self.heads, -1)).transpose(1, 3).unbind(2)

@@ -1,43 +1,31 @@
 """The ADM UNet (Dhariwal & Nichol, arXiv:2105.05233), with a door for every part of a context.
 
-Parameters are named as in openai/guided-diffusion wherever the structure is the same. The only changes of shape are
-the attention's ``qkv`` and ``proj_out``: linear maps (C', C) here, 1-wide convolutions (C', C, 1) there. What is
-``label_emb`` there is the label encoder's embedding here.
+Parameters are named as `Trunk` says. What is ``label_emb`` in openai/guided-diffusion is the label encoder's embedding here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guidon.conditioning import Context
-from guidon.errors import BadValue, NotSupported, ShapeMismatch, UnknownName
+from guidon.errors import BadValue, NotSupported, UnknownName
+from guidon.models.attention import Attention, offered
 from guidon.models.inject import CrossAttention, FiLM, beside
-from guidon.models.layers import (
-    Attention,
-    Downsample,
-    GroupNorm,
-    Groups,
-    Listener,
-    ResBlock,
-    Signal,
-    Stage,
-    Upsample,
-    time_embedding,
-    zeroed,
-)
-from guidon.models.perturb import Perturbed, by_layer, with_time_noise
+from guidon.models.layers import GroupNorm, Listener, Stage, zeroed
+from guidon.models.perturb import Perturbed
+from guidon.models.question import check_context, check_images, signal_of
+from guidon.models.trunk import Trunk
 from guidon.models.unet_config import UNetConfig
 from guidon.registry import register
 
 
 @register("network", "unet")
-class UNet(nn.Module):
+class UNet(Trunk):
     """UNet with residual blocks, attention, and conditions through any of three doors.
 
     Args:
@@ -53,13 +41,11 @@ class UNet(nn.Module):
     """
 
     Config = UNetConfig
+    config: UNetConfig
     # what touches time and pixels: no hidden matrices
     ends = ("time_embed.0.", "input_blocks.0.", "out.", "inner_out.")
 
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        blocks = config.blocks
         if config.vector == "embedding" and config.vector_width not in (
             None,
             config.embedding_width,
@@ -69,47 +55,16 @@ class UNet(nn.Module):
                 f"(4 * model_channels), not {config.vector_width}; "
                 'leave vector_width out, or choose vector="film"'
             )
-        if unknown := [f for f in config.attention if f not in [2**i for i in range(len(config.channel_mult))]]:
-            raise BadValue(
-                f"attention at downsampling {unknown}, but {len(config.channel_mult)} levels reach "
-                f"1..{config.multiple // config.patch}; leave it out, or add levels"
-            )
-        widths = [int(m * config.model_channels) for m in config.channel_mult]
-        self._groups = Groups(config.groups, config.group_channels)
-        embedding, square = config.embedding_width, config.patch**2
-        image_channels = (config.in_channels + config.spatial_channels) * square
-
-        self.time_embed = nn.Sequential(
-            nn.Linear(config.model_channels, embedding),
-            nn.SiLU(),
-            nn.Linear(embedding, embedding),
-        )
-
-        channels = widths[0]
-        self.input_blocks = nn.ModuleList([Stage(nn.Conv2d(image_channels, channels, 3, padding=1))])
-        skips = [channels]
-        for level, width in enumerate(widths):
-            for _ in range(blocks[level]):
-                self.input_blocks.append(Stage(self._res(channels, width), *self._attend(level, width)))
-                channels = width
-                skips.append(channels)
-            if level < len(widths) - 1:
-                self.input_blocks.append(Stage(self._resize("down", channels)))
-                skips.append(channels)
-
-        self.middle_block = Stage(
-            self._res(channels, channels),
-            *self._attend(None, channels),
-            self._res(channels, channels),
-        )
+        super().__init__(config, config.in_channels + config.spatial_channels)
+        blocks, skips, channels = config.blocks, list(self.skips), config.widths[-1]
 
         self.output_blocks = nn.ModuleList()
         after: list[tuple[int, int]] = []  # channels and downsampling after each stage on the way up
-        for level, width in reversed(list(enumerate(widths))):
+        for level, width in reversed(list(enumerate(config.widths))):
             for i in range(blocks[level] + 1):
                 layers = [
                     self._res(channels + skips.pop(), width),
-                    *self._attend(level, width, decoder=True),
+                    *self._attend(level, width, config.decoder_heads),
                 ]
                 channels = width
                 if level and i == blocks[level]:
@@ -166,25 +121,14 @@ class UNet(nn.Module):
         if inner and self.inner_out is None:
             raise NotSupported("this network has no inner head; train one with architecture.inner_head: true")
         context = context if context is not None else Context()
-        self._check(x, time, context)
+        check_images(self.config, x, time)
+        check_context(self.config.doors, context, len(x))
         if context.spatial is not None:
             x = beside(x, context.spatial, self.config.spatial_channels)
 
-        embedding = self.time_embed(time_embedding(time, self.config.model_channels).to(x.dtype))  # (B, E)
-        weak = None
-        if perturbed:
-            weak = by_layer(self, perturbed)
-            embedding = with_time_noise(embedding, perturbed)
-        if self.config.vector == "embedding":
-            embedding = embedding + context.vector
-        signal = Signal(embedding, context.vector, context.tokens, context.mask, weak)
-
-        h = F.pixel_unshuffle(x, self.config.patch)  # (B, C p², H/p, W/p)
-        skips: list[Tensor] = []
-        for stage in self.input_blocks:
-            h = stage(h, signal)
-            skips.append(h)
-        h = self.middle_block(h, signal)
+        added = self.config.vector == "embedding"
+        signal = signal_of(self, self._embed(time, x), context, perturbed, added=added)
+        h, skips = self._descend(x, signal)
         halfway = h
         for i, stage in enumerate(self.output_blocks):
             h = stage(torch.cat([h, skips.pop()], dim=1), signal)
@@ -211,44 +155,18 @@ class UNet(nn.Module):
                     count = kinds[layer.kind]
                     layer.name = f"{place}.{layer.kind}" + (str(count) if count > 1 else "")
                     layers[layer.name] = layer
-        attention = tuple(name for name, layer in layers.items() if isinstance(layer, Attention))
-        skippable = tuple(name for name, layer in layers.items() if layer.skippable)
-        return {"attention-identity": attention, "query-blur": attention, "skip": skippable, "time-noise": ()}
+        return offered(layers)
 
     def _places(self) -> Iterator[tuple[str, nn.Module]]:
         yield from ((f"down.{i}", stage) for i, stage in enumerate(self.input_blocks))
         yield "middle", self.middle_block
         yield from ((f"up.{i}", stage) for i, stage in enumerate(self.output_blocks))
 
-    def _res(self, channels: int, width: int, resample: Literal["up", "down"] | None = None) -> ResBlock:
-        c = self.config
-        film = FiLM(c.doors["vector"], width) if c.vector == "film" else None
-        return ResBlock(
-            channels,
-            width,
-            c.embedding_width,
-            scale_shift=c.scale_shift,
-            dropout=c.dropout,
-            groups=self._groups,
-            resample=resample,
-            film=film,
-        )
+    def _film(self, width: int) -> FiLM | None:
+        return FiLM(self.config.doors["vector"], width) if self.config.vector == "film" else None
 
-    def _resize(self, direction: Literal["up", "down"], channels: int) -> nn.Module:
-        if self.config.resblock_updown:
-            return self._res(channels, channels, direction)
-        return (Upsample if direction == "up" else Downsample)(channels, self.config.conv_resample)
-
-    def _attend(self, level: int | None, width: int, decoder: bool = False) -> list[nn.Module]:
-        """Return the attention layers after a block of a level; None is the middle."""
+    def _attention(self, width: int, heads: int) -> list[nn.Module]:
         c = self.config
-        if level is not None and 2**level not in c.attention:
-            return []
-        heads = (
-            (c.decoder_heads if decoder and c.decoder_heads else c.heads)
-            if c.head_channels is None
-            else max(width // c.head_channels, 1)
-        )
         appended = c.token_width if c.tokens == "append" else 0
         layers: list[nn.Module] = [
             Attention(width, heads, order=c.attention_order, groups=self._groups, tokens=appended)
@@ -256,34 +174,3 @@ class UNet(nn.Module):
         if c.tokens == "cross":
             layers.append(CrossAttention(width, heads, c.token_width, self._groups))
         return layers
-
-    def _check(self, x: Tensor, time: Tensor, context: Context) -> None:
-        c = self.config
-        if x.ndim != 4 or x.shape[1] != c.in_channels:
-            raise ShapeMismatch(
-                f"the network takes images (B, {c.in_channels}, H, W), not {tuple(x.shape)}; convert them"
-            )
-        if x.shape[2] % c.multiple or x.shape[3] % c.multiple:
-            fitting = tuple(-(-side // c.multiple) * c.multiple for side in x.shape[2:])
-            raise ShapeMismatch(
-                f"images of {x.shape[2]}x{x.shape[3]} do not divide by {c.multiple} "
-                f"(patch {c.patch}, {len(c.channel_mult)} levels); "
-                f"resize or pad them to {fitting[0]}x{fitting[1]}, or use fewer levels"
-            )
-        if time.shape != x.shape[:1]:
-            raise ShapeMismatch(f"one time per image: {tuple(time.shape)} times for {len(x)} images")
-        if context.batch not in (None, len(x)):
-            raise ShapeMismatch(f"a context for {context.batch} images goes with {len(x)}; give one row per image")
-        for door in ("vector", "tokens", "spatial"):
-            part: Tensor | None = getattr(context, door)
-            if (part is None) == (door in c.doors):
-                raise NotSupported(
-                    f"the network wants {sorted(c.doors) or 'no condition'}, "
-                    f"and the context {'lacks' if part is None else 'brings'} {door}; "
-                    "use the encoder the network was built with"
-                )
-            if part is not None and door != "spatial" and part.shape[-1] != c.doors[door]:
-                raise ShapeMismatch(
-                    f"the {door} are {part.shape[-1]} wide where the network takes {c.doors[door]}; "
-                    "set the encoder's width"
-                )
