@@ -171,7 +171,7 @@ def test_unconditional_models_need_no_label(guidon):
         ("--rule autoguidance(2)", "--weak"),
         ("--rule autoguidance(2) --weak self:0", "a number > 0"),
         ("--rule autoguidance(2) --weak nowhere", "nowhere"),
-        ("--rule classifier(2)", "classifier=..."),
+        ("--rule classifier(2)", "--classifier"),
         ("--rule internal(2)", "inner_head"),
         ("--rule cfgpp(0.5) --solver heun", "one that it works with"),
         ("--rule cfg(3) --solver rectified", "made for it"),

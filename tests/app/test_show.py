@@ -133,7 +133,7 @@ def test_a_sheet_shows_every_image_unsmoothed_in_the_row_of_its_class():
     assert many.height > 3 * 64
 
 
-@pytest.mark.parametrize("name", sorted(bundled_recipes()))
+@pytest.mark.parametrize("name", sorted(bundled_recipes("model")))
 def test_every_recipe_that_comes_along_makes_a_model_that_samples(name):
     recipe = load_recipe(find_recipe(name))
     shape = (1, 8, 8) if recipe.data.source == "digits" else (3, recipe.data.size, recipe.data.size)

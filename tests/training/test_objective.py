@@ -7,9 +7,21 @@ import torch
 from torch import Tensor, nn
 
 from guidon.conditioning.condition import Context
-from guidon.errors import BadValue, NotSupported
+from guidon.errors import BadValue
 from guidon.model import Model, ModelConfig
-from guidon.noise import EDM, Cosine, EDMOutput, EpsOutput, Flow, Level, Output, VelocityOutput, VOutput, X0Output
+from guidon.noise import (
+    EDM,
+    Cosine,
+    EDMOutput,
+    EpsOutput,
+    Flow,
+    Level,
+    Output,
+    VelocityOutput,
+    VOutput,
+    VPTable,
+    X0Output,
+)
 from guidon.training.objective import DenoisingLoss, Draw, Objective
 
 OUTPUTS: list[Output] = [EpsOutput(), X0Output(), VOutput(), VelocityOutput(), EDMOutput(0.5)]
@@ -81,7 +93,7 @@ def test_a_network_that_gives_the_target_has_no_loss_and_one_that_errs_has_its_s
     labels = torch.zeros(len(images), dtype=torch.long)
     for error, expected in ((0.0, 0.0), (0.5, 0.25)):
         model.denoiser.network = Oracle(output, Inverse(process), images, error)
-        assert DenoisingLoss(model, objective)(images, labels, draw).item() == pytest.approx(expected, abs=2e-3)
+        assert DenoisingLoss(model, objective)(images, labels, draw).mean().item() == pytest.approx(expected, abs=2e-3)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
@@ -111,7 +123,8 @@ def test_the_weight_enters_the_loss_image_by_image():
         DenoisingLoss(model, Objective())(images[i : i + 1], labels[i : i + 1], draw.take(slice(i, i + 1)))
         for i in range(4)
     ]
-    torch.testing.assert_close(whole, (torch.stack(plain) * weighted.weight(model.denoiser.output, draw.level)).mean())
+    assert whole.shape == (4,) and whole.dtype == torch.float32
+    torch.testing.assert_close(whole, torch.cat(plain) * weighted.weight(model.denoiser.output, draw.level))
 
 
 def test_conditions_are_dropped_per_item_at_the_stated_rate():
@@ -159,9 +172,38 @@ def test_the_loss_is_float32_under_autocast():
         assert DenoisingLoss(model, Objective())(images, labels, draw).dtype == torch.float32
 
 
-def test_missing_labels_and_learned_variance_are_refused():
+def test_missing_labels_are_refused():
     draw = Objective().draw(Cosine(), torch.Size((2, 1, 8, 8)), seed=0, step=0, device=torch.device("cpu"))
     with pytest.raises(BadValue, match="no labels"):
         DenoisingLoss(tiny(), Objective())(torch.zeros(2, 1, 8, 8), None, draw)
-    with pytest.raises(NotSupported, match="learned_variance"):
-        DenoisingLoss(tiny(learned_variance=True, architecture=TINY | {"out_channels": 2}), Objective())
+
+
+def test_an_unconditional_model_learns_from_images_with_and_without_labels():
+    """Labels change nothing, the loss is that of its own closed form, and every weight of the network gets a gradient."""
+    model = tiny(classes=None, architecture=TINY | {"vector": None})
+    images = torch.rand(4, 1, 8, 8) * 2 - 1
+    draw = Objective().draw(model.process, images.shape, seed=0, step=0, device=torch.device("cpu"))
+    losses = DenoisingLoss(model, Objective())(images, None, draw)
+    assert torch.equal(losses, DenoisingLoss(model, Objective())(images, torch.tensor([0, 1, 2, 0]), draw))
+    at = draw.level.like(images)
+    raw = model.denoiser.raw(at.alpha * images + at.sigma * draw.noise, draw.level, Context())
+    target = at.alpha * draw.noise - at.sigma * images
+    torch.testing.assert_close(losses, (raw - target).square().mean((1, 2, 3)))
+    losses.mean().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("learned", "objective", "said"),
+    [
+        (True, {}, "a learned variance"),
+        (False, {"loss": "kl"}, "the loss kl"),
+        (False, {"loss": "rescaled-kl"}, "the loss rescaled-kl"),
+        (False, {"times": "importance"}, "importance sampling"),
+    ],
+)
+def test_what_needs_a_table_is_refused_on_other_processes(learned, objective, said):
+    model = tiny(learned_variance=learned, architecture=TINY | {"out_channels": 2 if learned else 1})
+    with pytest.raises(BadValue, match=rf"{said}.*model\.process: vp-table"):
+        DenoisingLoss(model, Objective(**objective))
+    Objective(**objective).check(VPTable(), learned)

@@ -5,7 +5,8 @@ from pydantic import BaseModel
 from training.tiny import tiny_recipe
 
 from guidon.errors import BadRecipe, BadValue
-from guidon.training.recipe import Recipe, differences, flat, load_recipe, read_recipe, seconds
+from guidon.training.recipe import Recipe, load_recipe, read_recipe
+from guidon.training.run_recipe import differences, flat, seconds
 
 PLAIN = "train: {steps: 5}\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from guidon.errors import MissingFile, UnknownName
@@ -10,12 +11,23 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 SUFFIXES = (".yaml", ".yml")
 
 
-def bundled_recipes() -> dict[str, Path]:
-    """Return the recipes that come with guidon, by name: from the installed package, or from a checkout's ``recipes/``."""
+def bundled_recipes(kind: str | None = None) -> dict[str, Path]:
+    """Return the recipes that come with guidon, by name: from the installed package, or from a checkout's ``recipes/``.
+
+    Args:
+        kind: those of this kind only, "model" or "classifier".
+    """
     for folder in (_PACKAGE / "recipes", _PACKAGE.parent.parent / "recipes"):
         if folder.is_dir():
-            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+            return {name: path for name, path in found.items() if kind in (None, recipe_kind(path))}
     return {}
+
+
+def recipe_kind(path: Path) -> str:
+    """Return what a recipe is for, as its ``kind:`` says: "classifier", or "model" where it says nothing."""
+    said = re.search(r"^kind:\s*(\w+)", path.read_text(), re.MULTILINE)
+    return said[1] if said else "model"
 
 
 def find_recipe(name: str) -> Path:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue
+from guidon.training.crops import moved
 from guidon.training.records import Skipped
 
 T = TypeVar("T")
@@ -50,6 +51,13 @@ class TrainingData(ABC):
         skipped: what could not be read so far; ``skipped.report(...)`` tells it in a line.
         seed: decides the order and the flips.
         flip: mirror a random half of the images.
+        crop: move every image by up to so many pixels.
+
+    Attributes:
+        held_out: images that no batch holds, to measure on; see `guidon.training.holdout`.
+
+    Raises:
+        BadValue: a crop as large as the images.
     """
 
     def __init__(
@@ -61,15 +69,15 @@ class TrainingData(ABC):
         skipped: Skipped,
         seed: int,
         flip: bool,
+        crop: int = 0,
     ) -> None:
-        self.shape, self.classes, self.size, self.skipped, self.seed, self.flip = (
-            shape,
-            classes,
-            size,
-            skipped,
-            seed,
-            flip,
-        )
+        if crop >= min(shape[1:]):
+            raise BadValue(
+                f"data.crop {crop} moves images of {shape[1]}x{shape[2]} out of sight; a few pixels are enough"
+            )
+        self.shape, self.classes, self.size, self.skipped = shape, classes, size, skipped
+        self.seed, self.flip, self.crop = seed, flip, crop
+        self.held_out: Batch | None = None
 
     def batches(self, batch_size: int, start_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
         """Return the endless batches from ``start_step`` on.
@@ -109,10 +117,13 @@ class TrainingData(ABC):
     def _batch(
         self, step: int, batch_size: int, part: slice, pixels: Tensor, labels: Tensor | None, captions: list[str] | None
     ) -> Batch:
-        """Join uint8 pixels (B, C, H, W), already ``part`` of the batch, and the rest into a `Batch`, mirroring where chance says so."""
+        """Join uint8 pixels (B, C, H, W), already ``part`` of the batch, and the rest into a `Batch`, mirrored and moved by chance."""
         if self.flip:
             mirrored = random_for("flips", self.seed, step).random(batch_size)[part] < 0.5
             pixels = torch.where(torch.from_numpy(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
+        if self.crop:
+            by = random_for("crops", self.seed, step).integers(-self.crop, self.crop + 1, (batch_size, 2))[part]
+            pixels = moved(pixels, torch.from_numpy(by))
         return Batch(pixels.float().div_(127.5).sub_(1), labels, captions)
 
 

@@ -59,6 +59,7 @@ def open_data(config: DataConfig, *, seed: int = 0) -> TrainingData:
         "skipped": skipped,
         "seed": seed,
         "flip": config.flip,
+        "crop": config.crop,
     }
     if isinstance(items, Shards):
         return StreamData(items, decoder, config.buffer, **common)

@@ -10,19 +10,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from guidon.errors import BadValue
-from guidon.model import Model
 from guidon.registry import register
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
+Averaged = TypeVar("Averaged", bound=nn.Module)
 
 
 class Profile(ABC):
@@ -101,7 +101,7 @@ class Power(Profile):
         return (before / (before + batch)) ** (gamma_of_length(self.length) + 1)
 
 
-class Average:
+class Average(Generic[Averaged]):
     """The average of a model's weights under a profile.
 
     Args:
@@ -112,18 +112,18 @@ class Average:
         model: a model with the averaged weights, ready to sample.
     """
 
-    def __init__(self, model: Model, profile: Profile) -> None:
+    def __init__(self, model: Averaged, profile: Profile) -> None:
         self.profile = profile
         self._keep = 0.0
         self._averaged = AveragedModel(model, multi_avg_fn=self._blend)
         self._averaged.eval().requires_grad_(False)
 
     @property
-    def model(self) -> Model:
+    def model(self) -> Averaged:
         """The model with the averaged weights."""
-        return cast(Model, self._averaged.module)
+        return cast(Averaged, self._averaged.module)
 
-    def update(self, model: Model, before: int, batch: int) -> None:
+    def update(self, model: Averaged, before: int, batch: int) -> None:
         """Take in the weights after a step; ``before`` and ``batch`` as in `Profile.keep`."""
         self._keep = self.profile.keep(before, batch)
         self._averaged.update_parameters(model)

@@ -1,7 +1,8 @@
-"""`train`: from a recipe to a folder with a model, showing, storing and sampling along the way.
+"""`train`: from a recipe to a folder with a model, or a classifier, showing and storing along the way.
 
 A run's folder holds ``recipe.yaml``, ``checkpoint/`` (to resume), ``samples/``, ``logs/``, ``snapshots/`` (power averages, if
-asked for), and in the end ``model/`` (averaged weights, for `guidon.load`) and ``train.json``.
+asked for), and in the end ``model/`` (averaged weights, for `guidon.load`) and ``train.json``. What a run does between
+steps and at its end beyond that is its recipe's business: `RunRecipe.between` and `RunRecipe.finish`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from guidon._version import __version__
-from guidon.checkpoints.atomic import write_bytes, write_text
+from guidon.checkpoints.atomic import write_text
 from guidon.errors import BadRecipe, BadValue, MissingFile
-from guidon.model import Model
-from guidon.training.grid import png_bytes, sample_grid
-from guidon.training.recipe import Recipe, differences, seconds
-from guidon.training.snapshots import save_snapshot
+from guidon.training.run_recipe import RunRecipe, Trained, differences, seconds
 from guidon.training.state import read_notes
 from guidon.training.trainer import Step, Trainer
 
@@ -37,15 +35,15 @@ RECENT = 100  # steps over which speed and loss are averaged for display
 
 
 def train(
-    recipe: Recipe,
+    recipe: RunRecipe[Trained],
     out: str | Path,
     *,
     resume: bool = False,
     budget: str | None = None,
     progress: bool = True,
     on_step: Callable[[Step], None] | None = None,
-) -> Model:
-    """Train a model, or go on training it.
+) -> Trained:
+    """Train what a recipe describes, a model or a classifier, or go on training it.
 
     Args:
         recipe: what to do.
@@ -57,7 +55,7 @@ def train(
         on_step: called after every step.
 
     Returns:
-        The model with averaged weights, as it is in ``out/model``.
+        It with averaged weights, as it is in ``out/model``.
 
     Raises:
         BadValue: there is a run in ``out`` already.
@@ -81,7 +79,7 @@ def train(
         torch.set_num_threads(threads)
 
 
-def _notes_of(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
+def _notes_of(out: Path, recipe: RunRecipe[Any], resume: bool) -> dict[str, Any]:
     """Return the notes of the checkpoint to resume, empty at a new start; refuse what would mix two runs."""
     if not resume:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -102,7 +100,7 @@ def _notes_of(out: Path, recipe: Recipe, resume: bool) -> dict[str, Any]:
     return notes
 
 
-def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], None] | None) -> Model:
+def _run(trainer: Trainer[Trained], out: Path, progress: bool, on_step: Callable[[Step], None] | None) -> Trained:
     accelerator, recipe = trainer.accelerator, trainer.recipe
     main, settings = accelerator.is_main_process, recipe.train
     if main:
@@ -121,12 +119,11 @@ def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], 
             rate = (step.images - recent[0].images) / max(step.seconds - recent[0].seconds, 1e-9)
             bar.update(task, completed=step.progress, loss=f"loss {loss:.4f}", rate=f"{rate:,.0f} images/s")
             if step.step % settings.log_every == 0:
-                values = {"loss": loss, "lr": step.lr, "images/s": rate, "gradient": step.gradient}
+                also = {name: sum(s.also[name] for s in recent) / len(recent) for name in step.also}
+                values = {"loss": loss, "lr": step.lr, "images/s": rate, "gradient": step.gradient, **also}
                 accelerator.log({name: value for name, value in values.items() if value is not None}, step=step.step)
-            if main and step.step % settings.snapshot_every == 0:
-                _snapshot(trainer, out)
-            if main and settings.sample_every and step.step % settings.sample_every == 0:
-                _sample(trainer, out)
+            if main:
+                recipe.between(trainer, out)
             if due(step.step):
                 trainer.save(out / "checkpoint")
             if on_step is not None:
@@ -139,7 +136,7 @@ def _run(trainer: Trainer, out: Path, progress: bool, on_step: Callable[[Step], 
     return model
 
 
-def _finish(trainer: Trainer, out: Path, loss: float | None) -> Model:
+def _finish(trainer: Trainer[Trained], out: Path, loss: float | None) -> Trained:
     """Write the last checkpoint, the model and the account of the run."""
     trainer.save(out / "checkpoint")
     skipped = trainer.data.skipped
@@ -160,23 +157,13 @@ def _finish(trainer: Trainer, out: Path, loss: float | None) -> Model:
     model.config = model.config.model_copy(update={"training": account})
     model.name = str(out / "model")
     if trainer.accelerator.is_main_process:
-        _snapshot(trainer, out)
+        trainer.recipe.finish(trainer, out)
         model.save_pretrained(out / "model")
         write_text(out / "train.json", json.dumps(account, indent=2) + "\n")
         if len(skipped):
             Console(stderr=True).print(f"[yellow]{skipped.report()}[/yellow]")
     trainer.accelerator.wait_for_everyone()
     return model
-
-
-def _sample(trainer: Trainer, out: Path) -> None:
-    picture = sample_grid(trainer.average.model, trainer.recipe.train.sample_weights)
-    write_bytes(out / "samples" / f"step-{trainer.step:07d}.png", png_bytes(picture))
-
-
-def _snapshot(trainer: Trainer, out: Path) -> None:
-    for average in trainer.powers:
-        save_snapshot(out / "snapshots", average, trainer.images)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What training minimises: the squared error of the raw output against what a perfect network would give.
+"""What training minimises: the squared error of the raw output against what a perfect network would give, or the variational bound.
 
 All chance of a step (times, noise, which conditions are dropped) is drawn at once for the whole batch, as a function of the seed
 and the step alone. Cutting the batch into parts, for memory or over processes, therefore changes nothing.
@@ -6,6 +6,7 @@ and the step alone. Cutting the batch into parts, for memory or over processes, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from guidon.conditioning.labels import Labels
-from guidon.errors import BadValue, NotSupported
+from guidon.errors import BadValue
 from guidon.model import Model
-from guidon.noise import Level, Output, Process
+from guidon.noise import Level, Output, Process, VPTable
+from guidon.noise.bound import bound_term
+from guidon.noise.grids import Respaced
+from guidon.noise.posterior import Steps
 from guidon.training.batches import random_for
+from guidon.training.times import ImportanceTimes
 
 
 class Objective(BaseModel):
@@ -33,10 +38,34 @@ class Objective(BaseModel):
     gamma: float = Field(
         5.0, gt=0, description="min-snr: levels with a signal-to-noise ratio above this count as if at it"
     )
+    loss: Literal["mse", "rescaled-mse", "kl", "rescaled-kl"] = Field(
+        "mse",
+        description="mse: squared error, and where the variance is learned the bound for it alone (rescaled-mse: times steps / 1000);"
+        " kl: the variational bound in bits per dimension (rescaled-kl: times steps)",
+    )
+    variance: Literal["small", "large"] = Field(
+        "small", description="kl losses: the variance of a step where none is learned, as of the solver ddpm"
+    )
+    times: Literal["uniform", "importance"] = Field(
+        "uniform", description="importance: visit times with a large loss more often and weigh them less, same mean"
+    )
     stratified: bool = Field(True, description="spread the times of a batch evenly over their distribution")
     inner_weight: float = Field(
         0.5, ge=0, description="weight of the inner head's error beside the output's, where the network has such a head"
     )
+
+    def check(self, process: Process, learned_variance: bool) -> None:
+        """Refuse a process that has no steps where the objective needs some; raises `BadValue`."""
+        needs = {
+            "a learned variance": learned_variance,
+            f"the loss {self.loss}": self.loss.endswith("kl"),
+            "importance sampling of times": self.times == "importance",
+        }
+        if any(needs.values()) and not isinstance(process, VPTable):
+            raise BadValue(
+                f"{next(what for what, needed in needs.items() if needed)} needs a process with a table of steps;"
+                " set model.process: vp-table('cosine')"
+            )
 
     def weight(self, output: Output, level: Level) -> Tensor:
         """Return the weight of the squared raw error at every level, float32 (B,).
@@ -78,15 +107,18 @@ class Draw:
         level: float64 (B,) in every field.
         dropped: (B,) bool, whose condition becomes the null.
         noise: (B, C, H, W).
+        weight: float64 (B,), what each image's loss counts where times are not equally likely; None: all the same.
     """
 
     level: Level
     dropped: Tensor
     noise: Tensor
+    weight: Tensor | None = None
 
     def take(self, rows: slice) -> Draw:
         """Return the draw for some rows of the batch."""
-        return Draw(self.level.take(rows), self.dropped[rows], self.noise[rows])
+        weight = None if self.weight is None else self.weight[rows]
+        return Draw(self.level.take(rows), self.dropped[rows], self.noise[rows], weight)
 
 
 class DenoisingLoss(nn.Module):
@@ -95,26 +127,47 @@ class DenoisingLoss(nn.Module):
     Args:
         model: what is trained.
         objective: how errors are weighed.
+        levels: the chain that the bound is of, the noisiest level first; left out: the whole table of the model's process.
+
+    Attributes:
+        times: draws the times where the objective wants importance sampling, else None.
+        also: means of the parts that the last loss was made of, where there are several.
 
     Raises:
-        NotSupported: the model learns its variance, which needs another objective.
+        BadValue: the objective needs the steps of a table, and the process has none.
     """
 
-    def __init__(self, model: Model, objective: Objective) -> None:
+    def __init__(self, model: Model, objective: Objective, levels: Sequence[Level] | None = None) -> None:
         super().__init__()
-        if model.denoiser.learned_variance:
-            raise NotSupported("training a learned variance is not supported; set model.learned_variance to false")
+        process = model.process
+        objective.check(process, model.denoiser.learned_variance)
         self.model, self.objective = model, objective
+        self.also: dict[str, Tensor] = {}
+        self.times: ImportanceTimes | None = None
+        self.steps: Steps | None = None
+        if isinstance(process, VPTable) and (model.denoiser.learned_variance or objective.loss.endswith("kl")):
+            self.steps = Steps.of(Respaced().levels(process, process.steps) if levels is None else levels)
+        if isinstance(process, VPTable) and objective.times == "importance":
+            self.times = ImportanceTimes(process.steps, objective.stratified)
 
     def forward(self, images: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
-        """Return the mean weighted squared error, a float32 scalar; an inner head's own is added with `inner_weight`.
+        """Return the loss of every image, float32 (B,); arguments as in `terms`."""
+        terms = self.terms(images, labels, draw)
+        self.also = {name: value.detach().mean() for name, value in terms.items()} if len(terms) > 1 else {}
+        return torch.stack(list(terms.values())).sum(0)
+
+    def terms(self, images: Tensor, labels: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+        """Return what the loss adds up, each float32 (B,): "mse", the weighted squared error, and "vb", the bound's term.
+
+        To each the inner head's own is added with `inner_weight`.
 
         Args:
             images: (B, C, H, W) in [-1, 1].
             labels: (B,) class ids; not needed by an unconditional model.
             draw: of the same batch.
 
-        Source: the inner head's part is that of Zhou et al., arXiv 2512.24176; its weight is that of the authors' code.
+        Source: the bound beside the squared error is that of Nichol & Dhariwal, arXiv 2102.09672, eq. 16, as in guided-diffusion's
+        ``training_losses``. The inner head's part is that of Zhou et al., arXiv 2512.24176; its weight is that of the authors' code.
         """
         denoiser, classes = self.model.denoiser, self.model.classes
         given = None
@@ -126,16 +179,36 @@ class DenoisingLoss(nn.Module):
             given = Labels(labels, len(classes)).drop(draw.dropped)
         at = draw.level.like(images)
         x = at.alpha * images + at.sigma * draw.noise  # (B, C, H, W)
-        # both (B, C, H, W), bfloat16 under autocast
+        # both (B, C or 2C, H, W), bfloat16 under autocast
         raw, inner = denoiser.raw_with_inner(x, draw.level, self.model.encode(given))
-        target = denoiser.output.target(images, draw.noise, draw.level)
-        weight = self.objective.weight(denoiser.output, draw.level).to(images.device)  # (B,)
-        loss = _mean_error(raw, target, weight)
-        return loss if inner is None else loss + self.objective.inner_weight * _mean_error(inner, target, weight)
+        terms = self._terms(raw.float(), x, images, draw)
+        if inner is None:
+            return terms
+        weight, more = self.objective.inner_weight, self._terms(inner.float(), x, images, draw)
+        return {name: value + weight * more[name] for name, value in terms.items()}
 
+    def _terms(self, raw: Tensor, x: Tensor, images: Tensor, draw: Draw) -> dict[str, Tensor]:
+        denoiser, objective = self.model.denoiser, self.objective
+        told, spread = raw.chunk(2, dim=1) if denoiser.learned_variance else (raw, None)  # (B, C, H, W)
+        if objective.loss.endswith("kl"):
+            return {"vb": self._bound(told, spread, x, images, draw.level)}
+        weight = objective.weight(denoiser.output, draw.level).to(images.device)  # (B,)
+        error = told - denoiser.output.target(images, draw.noise, draw.level)
+        terms = {"mse": weight * error.square().flatten(1).mean(1)}
+        if spread is not None:  # the bound teaches the variance alone, not what is believed of the image
+            terms["vb"] = self._bound(told.detach(), spread, x, images, draw.level)
+        return terms
 
-def _mean_error(raw: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    return (weight * (raw.float() - target).square().flatten(1).mean(1)).mean()
+    def _bound(self, told: Tensor, spread: Tensor | None, x: Tensor, images: Tensor, level: Level) -> Tensor:
+        """Return the bound's term for what a network told, in bits per dimension and rescaled, (B,)."""
+        assert self.steps is not None
+        count = len(self.steps.small)
+        steps = self.steps.starting_at(torch.as_tensor(level.t))
+        x0 = self.model.denoiser.output.read(x, told, level).x0
+        fraction = None if spread is None else (spread + 1) / 2
+        log_variance = steps.log_variance("learned" if spread is not None else self.objective.variance, fraction, x)
+        scale = {"rescaled-mse": count / 1000, "rescaled-kl": count}.get(self.objective.loss, 1)
+        return scale * bound_term(steps, images, x0, log_variance)
 
 
 def _number(purpose: str, *key: int) -> int:

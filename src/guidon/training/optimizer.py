@@ -7,18 +7,17 @@ from typing import cast
 
 import torch
 
-from guidon.model import Model
 from guidon.training.muon import Muon
-from guidon.training.recipe import TrainSection
+from guidon.training.run_recipe import RunSection, Trained
 
 
-def build_optimizers(model: Model, train: TrainSection) -> dict[str, torch.optim.Optimizer]:
+def build_optimizers(model: Trained, train: RunSection) -> dict[str, torch.optim.Optimizer]:
     """Return the optimizers of a recipe by name; together they hold every parameter once.
 
     AdamW takes all, or with ``optimizer: muon`` what Muon is not for: embeddings, biases, norms, and the layers that touch
     pixels and time. Only matrices and kernels decay. Every group has its ``peak`` learning rate.
     """
-    network = model.denoiser.network
+    network = model.network
     ends, hidden = cast(tuple[str, ...], network.ends), []
     if train.optimizer == "muon":
         hidden = [p for name, p in network.named_parameters() if p.ndim > 1 and not name.startswith(ends)]
@@ -35,7 +34,7 @@ def build_optimizers(model: Model, train: TrainSection) -> dict[str, torch.optim
     return optimizers
 
 
-def share_of_peak(train: TrainSection, step: int, progress: float) -> float:
+def share_of_peak(train: RunSection, step: int, progress: float) -> float:
     """Return the learning rate of a step as part of its peak, 0 to 1.
 
     Args:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+import torch
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from guidon import registry
-from guidon.errors import BadRecipe, BadValue, nearest
+from guidon.checkpoints.atomic import write_bytes
+from guidon.errors import BadRecipe, BadValue
+from guidon.model import Model
 from guidon.model_config import ModelConfig, SampleDefaults
 from guidon.training.data import DataConfig
 from guidon.training.ema import Power
-from guidon.training.objective import Objective
+from guidon.training.grid import png_bytes, sample_grid
+from guidon.training.objective import DenoisingLoss, Draw, Objective
+from guidon.training.run_recipe import RunRecipe, RunSection, Section, known, problems
+from guidon.training.snapshots import save_snapshot
 
-MAY_CHANGE = ("steps", "budget", "sample_every", "sample_weights", "checkpoint_every", "log_every", "trackers")
-"""Keys of ``train:`` that a resumed run may change: how long it goes on, and what it shows on its way."""
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+if TYPE_CHECKING:
+    from guidon.training.trainer import Trainer
 
 
 class ModelSection(Section):
@@ -38,11 +36,14 @@ class ModelSection(Section):
     )
     process: str = Field("cosine", description="noise process, for instance cosine, edm, flow, vp-table('linear')")
     output: str = Field("v", description="what the network predicts: eps, x0, v, velocity or edm(sigma_data=0.5)")
+    learned_variance: bool = Field(
+        False, description="let the network also learn the variance of a step, on a process with a table (vp-table)"
+    )
 
     @field_validator("process", "output")
     @classmethod
     def _readable(cls, text: str, info: ValidationInfo) -> str:
-        return _known(str(info.field_name), text)
+        return known(str(info.field_name), text)
 
     @field_validator("network")
     @classmethod
@@ -58,53 +59,14 @@ class ModelSection(Section):
             try:
                 config(**architecture)
             except ValidationError as error:
-                raise BadValue("; ".join(_problems(error, config))) from error
+                raise BadValue("; ".join(problems(error, config))) from error
         return architecture
 
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class TrainSection(Section):
+class TrainSection(RunSection):
     """The ``train:`` section of a recipe."""
 
-    steps: int | None = Field(
-        None, ge=1, description="optimizer steps; the run ends at whichever of steps and budget is first"
-    )
-    budget: str | None = Field(None, description="wall-clock time from the first step on, for instance 90s, 20m, 1h30m")
-    batch_size: int = Field(128, ge=1, description="images per optimizer step, over all processes")
-    accumulate: int = Field(
-        1, ge=1, description="parts that a process cuts its batch into, to save memory; the result is the same"
-    )
-    optimizer: Literal["adamw", "muon"] = Field(
-        "adamw",
-        description="muon: orthogonal updates for hidden matrices and kernels, AdamW for the rest; learns more a step",
-    )
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    muon_lr: float = Field(0.02, gt=0, description="peak learning rate of Muon, in units of an orthogonal matrix")
-    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises from zero")
-    schedule: Literal["constant", "cosine", "linear"] = Field(
-        "cosine",
-        description="how the learning rate falls to zero at the end of the steps or of the budget, whichever is nearer",
-    )
-    betas: tuple[Share, Share] = Field(
-        (0.9, 0.99), description="AdamW: decay of the first and second moments of the gradient"
-    )
-    weight_decay: float = Field(
-        0.0, ge=0, description="decoupled decay of matrices and kernels per step, times the learning rate"
-    )
-    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none for no limit")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; weights and loss stay float32")
-    channels_last: bool = Field(True, description="memory layout of images; faster on most machines")
-    compile: bool = Field(False, description="compile the network; a minute at the start, then faster")
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads; none: measure what is fastest before the first step"
-    )
-    seed: int = Field(0, ge=0, lt=2**63, description="decides the initial weights, the order of the data and all noise")
     objective: Objective = Field(default_factory=lambda: Objective(), description="what is minimised")
-    average: str = Field(
-        "half-life(50000)", description="average of the weights that is sampled: decay, half-life or power"
-    )
     power_averages: tuple[float, ...] = Field(
         (),
         description="relative lengths of power averages to store for reconstruction after training, usually [0.05, 0.1]",
@@ -114,40 +76,6 @@ class TrainSection(Section):
     sample_weights: tuple[float, ...] = Field(
         (0.0, 1.0, 3.0), min_length=1, description="guidance weights of a grid's rows"
     )
-    checkpoint_every: int | str = Field("5m", description="steps (a number) or time (such as 5m) between checkpoints")
-    log_every: int = Field(20, ge=1, description="steps between entries in the trackers")
-    trackers: tuple[str, ...] = Field(("tensorboard",), description="tensorboard, or any other that accelerate knows")
-
-    @model_validator(mode="after")
-    def _ends(self) -> Self:
-        if self.steps is None and self.budget is None:
-            raise BadValue("say when training ends: give steps, or budget (such as 20m)")
-        if self.batch_size % self.accumulate:
-            raise BadValue(
-                f"a batch of {self.batch_size} does not divide into {self.accumulate} parts; change accumulate"
-            )
-        return self
-
-    @field_validator("budget")
-    @classmethod
-    def _duration(cls, text: str | None) -> str | None:
-        if text is not None:
-            seconds(text)
-        return text
-
-    @field_validator("checkpoint_every")
-    @classmethod
-    def _interval(cls, value: int | str) -> int | str:
-        if isinstance(value, str):
-            seconds(value)
-        elif value < 1:
-            raise BadValue(f"at least 1 step lies between checkpoints, got {value}")
-        return value
-
-    @field_validator("average")
-    @classmethod
-    def _average(cls, text: str) -> str:
-        return _known("average", text)
 
     @field_validator("power_averages")
     @classmethod
@@ -157,7 +85,7 @@ class TrainSection(Section):
         return lengths
 
 
-class Recipe(Section):
+class Recipe(RunRecipe[Model]):
     """A whole recipe."""
 
     data: DataConfig = Field(default_factory=DataConfig, description="what to train on")
@@ -174,6 +102,7 @@ class Recipe(Section):
                 f"with output {self.model.output!r} the clean image cannot be told where {self.model.process} leaves no signal;"
                 " use v or velocity"
             )
+        self.train.objective.check(process, self.model.learned_variance)
         return self
 
     def model_config_for(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> ModelConfig:
@@ -183,12 +112,13 @@ class Recipe(Section):
             BadRecipe: the architecture speaks of other image channels than the data have, or wants a condition they lack.
         """
         given = self.model.architecture
-        for key in ("in_channels", "out_channels"):
-            if given.get(key, shape[0]) != shape[0]:
+        channels = {"in_channels": shape[0], "out_channels": shape[0] * (2 if self.model.learned_variance else 1)}
+        for key, wanted in channels.items():
+            if given.get(key, wanted) != wanted:
                 raise BadRecipe(
                     f"model.architecture.{key} is {given[key]}, but the images have {shape[0]} channels; leave it out"
                 )
-        architecture = {**given, "in_channels": shape[0], "out_channels": shape[0]}
+        architecture = {**given, **channels}
         doors = registry.lookup("network", self.model.network).Config(**architecture).doors
         if doors and classes is None:
             raise BadRecipe(
@@ -201,136 +131,44 @@ class Recipe(Section):
             architecture=architecture,
             process=self.model.process,
             output=self.model.output,
+            learned_variance=self.model.learned_variance,
             classes=tuple(classes) if doors and classes else None,
             sample=self.sample,
         )
 
+    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> Model:
+        """Return a new model for images (C, H, W) of these classes; raises as `model_config_for` does."""
+        return Model(self.model_config_for(shape, classes))
 
-def load_recipe(path: str | Path, sets: Sequence[str] = ()) -> Recipe:
-    """Read a recipe from a YAML file.
+    def loss(self, model: Model) -> DenoisingLoss:
+        """Return what training minimises."""
+        return DenoisingLoss(model, self.train.objective)
 
-    Args:
-        path: the file.
-        sets: changes on top of it, each "section.key=value" with the value in YAML, for instance "train.lr=1e-3".
+    def draw(self, model: Model, shape: torch.Size, *, step: int, device: torch.device) -> Draw:
+        """Draw what chance decides in one step; see `Objective.draw`."""
+        return self.train.objective.draw(model.process, shape, seed=self.train.seed, step=step, device=device)
 
-    Raises:
-        BadRecipe: the file is not there or is not YAML, a key is unknown (says which was meant), or a value does not fit.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise BadRecipe(f"cannot read the recipe {path} ({error.strerror}); give the path of a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise BadRecipe(f"{path} must hold the sections {', '.join(Recipe.model_fields)}")
-    for change in sets:
-        _apply(content, change)
-    return read_recipe(content, str(path))
+    @property
+    def stored_averages(self) -> tuple[float, ...]:
+        return self.train.power_averages
 
+    def between(self, trainer: Trainer[Model], out: Path) -> None:
+        """Store power averages and draw sample grids (samples/) where they are due."""
+        train = self.train
+        if trainer.step % train.snapshot_every == 0:
+            _store(trainer, out)
+        if train.sample_every and trainer.step % train.sample_every == 0:
+            picture = sample_grid(trainer.average.model, train.sample_weights)
+            write_bytes(out / "samples" / f"step-{trainer.step:07d}.png", png_bytes(picture))
 
-def read_recipe(content: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """Make a recipe of nested mappings; ``source`` names them in errors. Raises `BadRecipe`."""
-    try:
-        return Recipe(**content)
-    except ValidationError as error:
-        raise BadRecipe("\n".join(f"{source}: {problem}" for problem in _problems(error, Recipe))) from error
-    except TypeError as error:
-        raise BadRecipe(
-            f"{source}: the names of sections are text; they are: {', '.join(Recipe.model_fields)}"
-        ) from error
+    def finish(self, trainer: Trainer[Model], out: Path) -> None:
+        """Store the last power averages."""
+        _store(trainer, out)
 
 
-def flat(recipe: Recipe) -> dict[str, Any]:
-    """Return every setting of a recipe under its dotted name."""
-
-    def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for key, part in value.items():
-                yield from walk(part, f"{name}.{key}" if name else key)
-        else:
-            yield name, value
-
-    return dict(walk(recipe.model_dump(mode="json"), ""))
+def _store(trainer: Trainer[Model], out: Path) -> None:
+    for average in trainer.powers:
+        save_snapshot(out / "snapshots", average, trainer.images)
 
 
-def differences(stored: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    """Return the settings that differ from those of a stored recipe (see `flat`), without those that may change.
-
-    What a run shows on its way and how its model is sampled by default may change at any time. A setting that the stored
-    recipe does not know yet counts as at its default.
-    """
-    current = flat(recipe)
-    stored = {**{name: _default(name) for name in current.keys() - stored.keys()}, **stored}
-    allowed = ("sample.", *(f"train.{key}" for key in MAY_CHANGE))
-    names = sorted(stored.keys() | current.keys())
-    return [name for name in names if stored.get(name) != current.get(name) and not name.startswith(allowed)]
-
-
-def _default(name: str) -> Any:
-    """Return the default of a setting by its dotted name; None for what has none."""
-    section: Any = Recipe
-    *sections, last = name.split(".")
-    for part in sections:
-        section = getattr(section, "model_fields", {}).get(part)
-        section = section.annotation if section is not None else None
-    field = getattr(section, "model_fields", {}).get(last)
-    return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
-
-
-def seconds(text: str) -> float:
-    """Turn a duration such as 90s, 20m or 1h30m into seconds; raises `BadValue`."""
-    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
-    try:
-        total = (
-            sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
-            if found
-            else 0
-        )
-    except ValueError:
-        total = 0
-    if not total > 0:
-        raise BadValue(f"{text!r} is not a duration; write for instance 90s, 20m or 1h30m")
-    return total
-
-
-def _known(kind: str, text: str) -> str:
-    registry.parse(kind, text)
-    return text
-
-
-def _apply(content: dict[str, Any], change: str) -> None:
-    name, equals, value = change.partition("=")
-    *sections, key = name.strip().split(".")
-    if not equals or not key or not all(sections):
-        raise BadRecipe(f"cannot read the setting {change!r}; write section.key=value, for instance train.lr=1e-3")
-    try:
-        parsed = None if value.strip() == "none" and not key.endswith("_column") else yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise BadRecipe(f"cannot read the value of {change!r}: {' '.join(str(error).split())}") from error
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise BadRecipe(f"cannot set {name!r}: {section} is a value, not a section")
-    content[key] = parsed
-
-
-def _problems(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
-    """Yield one line for each thing that is wrong, with the key that was probably meant where one is unknown."""
-    for problem in error.errors():
-        place = [str(part) for part in problem["loc"]]
-        if problem["type"] == "extra_forbidden":
-            known = _fields(root, place[:-1])
-            yield f"{'.'.join(place)}: there is no such key{nearest(place[-1], known)}; the keys there are: {', '.join(known)}"
-        elif problem["type"] == "value_error":  # ours: it says what was wrong and what to do
-            yield f"{'.'.join(place)}: {problem['msg'].removeprefix('Value error, ')}"
-        else:
-            message = problem["msg"]
-            got = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-            yield f"{'.'.join(place)}: {message[0].lower()}{message[1:]}{got}"
-
-
-def _fields(model: Any, place: Sequence[str]) -> list[str]:
-    for part in place:
-        model = model.model_fields[part].annotation
-    return sorted(model.model_fields)
+load_recipe, read_recipe = Recipe.load, Recipe.read

@@ -15,7 +15,7 @@ from guidon.model import Model
 from guidon.training.ema import Average, Power, Snapshot, reconstruct
 
 
-def save_snapshot(folder: Path, average: Average, images: int) -> None:
+def save_snapshot(folder: Path, average: Average[Model], images: int) -> None:
     """Store a power average as it is after so many images; raises `SaveFailed`."""
     assert isinstance(average.profile, Power)
     length = average.profile.length

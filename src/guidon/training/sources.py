@@ -54,6 +54,11 @@ class DataConfig(BaseModel):
     )
     channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; absent: as the first image has it")
     flip: bool = Field(False, description="mirror a random half of the images left to right")
+    crop: int = Field(
+        0,
+        ge=0,
+        description="random crops: pixels by which an image moves at most, in each direction; its edges are reflected",
+    )
     limit: int | None = Field(None, ge=1, description="use the first so many items only")
     streaming: bool = Field(
         False, description="for data larger than memory: never hold more than a few blocks of encoded images"

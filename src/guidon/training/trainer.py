@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
@@ -20,15 +21,13 @@ from accelerate.utils import ProjectConfiguration, broadcast_object_list
 
 from guidon import registry
 from guidon.errors import BadRecipe, NumericalError
-from guidon.model import Model
 from guidon.training.batches import Batch, random_for
-from guidon.training.data import open_data
 from guidon.training.ema import Average, Power
-from guidon.training.objective import DenoisingLoss
 from guidon.training.optimizer import build_optimizers, share_of_peak
-from guidon.training.recipe import Recipe, differences, flat, seconds
+from guidon.training.run_recipe import RunRecipe, Trained, differences, flat, seconds
 from guidon.training.state import OptimizerState, Stateful, load_state, read_notes, save_state
 from guidon.training.threads import fastest_threads
+from guidon.training.times import ImportanceTimes
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Step:
         loss: of this step's batch, over all processes.
         lr: AdamW's learning rate in this step.
         gradient: norm of the gradient before it was clipped; None if nothing is clipped.
+        also: what the loss measured beside itself, by name.
     """
 
     step: int
@@ -52,9 +52,10 @@ class Step:
     loss: float
     lr: float
     gradient: float | None
+    also: Mapping[str, float] = field(default_factory=dict)
 
 
-class Trainer:
+class Trainer(Generic[Trained]):
     """A training run in memory.
 
     Args:
@@ -74,7 +75,7 @@ class Trainer:
         DataError: the data cannot be read.
     """
 
-    def __init__(self, recipe: Recipe, *, logs: Path | None = None, threads: int | None = None) -> None:
+    def __init__(self, recipe: RunRecipe[Trained], *, logs: Path | None = None, threads: int | None = None) -> None:
         self.recipe = recipe
         train = recipe.train
         _check_trackers(train.trackers)
@@ -91,20 +92,22 @@ class Trainer:
                 f"train.batch_size {train.batch_size} does not divide into {train.accumulate} parts for each of {self.world} processes;"
                 " choose a multiple"
             )
-        self.data = open_data(recipe.data, seed=train.seed)
+        self.data = recipe.open()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = Model(recipe.model_config_for(self.data.shape, self.data.classes))
+            self.model = recipe.build(self.data.shape, self.data.classes)
         self._layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self.average = Average(self.model, registry.parse("average", train.average))
-        self.powers = [Average(self.model, Power(length)) for length in train.power_averages]
+        self.powers = [Average(self.model, Power(length)) for length in recipe.stored_averages]
         if train.compile:
-            self.model.denoiser.network.compile()
+            self.model.network.compile()
         optimizers = build_optimizers(self.model, train)
         self._optimizer_states = {name: OptimizerState(optimizer) for name, optimizer in optimizers.items()}
         self._optimizers = [self.accelerator.prepare(optimizer) for optimizer in optimizers.values()]
-        self._loss = self.accelerator.prepare(DenoisingLoss(self.model, train.objective)).train()
+        self._objective = recipe.loss(self.model)
+        self._loss = self.accelerator.prepare(self._objective).train()
+        self._times: ImportanceTimes | None = getattr(self._objective, "times", None)
         self.step, self.seconds = 0, 0.0
         self.loss: float | None = None
         self.threads = self._set_threads(train.threads or threads)
@@ -140,12 +143,12 @@ class Trainer:
                 for optimizer in self._optimizers:
                     for group in optimizer.param_groups:
                         group["lr"] = share * group["peak"]
-                loss, gradient = self._step(next(batches))
+                loss, gradient, also = self._step(next(batches))
                 for average in (self.average, *self.powers):
                     average.update(self.model, self.images, train.batch_size)
                 self.step += 1
                 self.seconds = self._agreed(time.monotonic() - begun)
-                yield Step(self.step, self.images, self.seconds, self.progress, loss, share * train.lr, gradient)
+                yield Step(self.step, self.images, self.seconds, self.progress, loss, share * train.lr, gradient, also)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint from which `resume` continues exactly; raises `SaveFailed`."""
@@ -174,31 +177,42 @@ class Trainer:
 
     def _objects(self) -> dict[str, Stateful]:
         powers = {f"power-{average.profile.length}": average for average in self.powers}  # type: ignore[attr-defined]
-        return {"model": self.model, "average": self.average, **powers, **self._optimizer_states, "data": self.data}
+        times = {} if self._times is None else {"times": self._times}
+        return {
+            "model": self.model,
+            "average": self.average,
+            **powers,
+            **self._optimizer_states,
+            "data": self.data,
+            **times,
+        }
 
-    def _step(self, batch: Batch) -> tuple[float, float | None]:
-        """Make one optimizer step and return the loss and the gradient's norm."""
+    def _step(self, batch: Batch) -> tuple[float, float | None, dict[str, float]]:
+        """Make one optimizer step and return the loss, the gradient's norm, and what the loss measured beside itself."""
         train, rank = self.recipe.train, self.accelerator.process_index
         self.accelerator.gradient_accumulation_steps = train.accumulate  # all accelerators of a process share it
         torch.manual_seed(
             int(random_for("network", train.seed, self.step, rank).integers(2**63))
         )  # for dropout in the network
         share = len(batch)
-        draw = train.objective.draw(
-            self.model.process,
-            torch.Size((train.batch_size, *self.data.shape)),
-            seed=train.seed,
-            step=self.step,
-            device=self.device,
-        ).take(slice(rank * share, (rank + 1) * share))
+        whole = torch.Size((train.batch_size, *self.data.shape))
+        draw = self.recipe.draw(self.model, whole, step=self.step, device=self.device)
+        if self._times is not None:
+            times, weight = self._times.draw(train.batch_size, seed=train.seed, step=self.step)
+            draw = replace(draw, level=self.model.process.level(times), weight=weight)
+        draw = draw.take(slice(rank * share, (rank + 1) * share))
         images = batch.images.to(self.device, memory_format=self._layout)
         labels = batch.labels.to(self.device) if batch.labels is not None else None
-        losses, size = [], share // train.accumulate
+        losses, unweighed, also, size = [], [], [], share // train.accumulate
         for rows in (slice(start, start + size) for start in range(0, share, size)):
             with self.accelerator.accumulate(self._loss):
-                loss = self._loss(images[rows], labels[rows] if labels is not None else None, draw.take(rows))
+                chance = draw.take(rows)
+                each = self._loss(images[rows], labels[rows] if labels is not None else None, chance)  # (B,)
+                loss = (each if self._times is None else each * chance.weight.to(each)).mean()
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
+                unweighed.append(each.detach())
+                also.append(getattr(self._objective, "also", {}))
         mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
         gradient = None
         if train.clip is not None:
@@ -208,10 +222,13 @@ class Trainer:
                 f"at step {self.step + 1} the loss is {mean:g} and its gradient {gradient}; the last checkpoint is good."
                 " Start again with a lower train.lr, a longer train.warmup, or train.precision fp32"
             )
+        if self._times is not None:
+            self._times.update(times, self.accelerator.gather(torch.cat(unweighed)))
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        return mean, gradient
+        measured = {name: torch.stack([part[name] for part in also]).mean() for name in also[0]}
+        return mean, gradient, {n: self.accelerator.reduce(value, "mean").item() for n, value in measured.items()}
 
     def agree(self, wanted: bool) -> bool:
         """Return whether any process wants something, the same answer in all; every process must ask at every step."""
@@ -229,10 +246,8 @@ class Trainer:
             size = self.recipe.train.batch_size // self.recipe.train.accumulate
             images = torch.zeros(size, *self.data.shape).to(memory_format=self._layout)
             labels = torch.zeros(size, dtype=torch.long) if self.model.classes is not None else None
-            draw = self.recipe.train.objective.draw(
-                self.model.process, images.shape, seed=0, step=0, device=self.device
-            )
-            wanted = fastest_threads(lambda: self._loss(images, labels, draw).backward(), available)
+            draw = self.recipe.draw(self.model, images.shape, step=0, device=self.device)
+            wanted = fastest_threads(lambda: self._loss(images, labels, draw).mean().backward(), available)
             self._loss.zero_grad()
         torch.set_num_threads(wanted or available)
         return torch.get_num_threads()

@@ -1,0 +1,289 @@
+"""What every training run has, whatever it trains: its settings, checked before anything is loaded, and how they are read."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from torch import nn
+
+import guidon.training.ema  # noqa: F401  registers the averages that a recipe can name
+from guidon import registry
+from guidon.errors import BadRecipe, BadValue, nearest
+from guidon.training.batches import TrainingData
+from guidon.training.data import DataConfig, open_data
+
+if TYPE_CHECKING:
+    from guidon.classifier import Classifier
+    from guidon.model import Model
+    from guidon.training.trainer import Trainer
+
+Trained = TypeVar("Trained", bound="Model | Classifier")
+
+MAY_CHANGE = ("steps", "budget", "sample_every", "sample_weights", "checkpoint_every", "log_every", "trackers")
+"""Keys of ``train:`` that a resumed run may change: how long it goes on, and what it shows on its way."""
+
+COMMANDS = {"model": "guidon train", "classifier": "guidon train-classifier"}
+"""What trains each kind of recipe."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class RunSection(Section):
+    """What the ``train:`` section of every recipe has."""
+
+    steps: int | None = Field(
+        None, ge=1, description="optimizer steps; the run ends at whichever of steps and budget is first"
+    )
+    budget: str | None = Field(None, description="wall-clock time from the first step on, for instance 90s, 20m, 1h30m")
+    batch_size: int = Field(128, ge=1, description="images per optimizer step, over all processes")
+    accumulate: int = Field(
+        1, ge=1, description="parts that a process cuts its batch into, to save memory; the result is the same"
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: orthogonal updates for hidden matrices and kernels, AdamW for the rest; learns more a step",
+    )
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(0.02, gt=0, description="peak learning rate of Muon, in units of an orthogonal matrix")
+    warmup: int = Field(100, ge=0, description="steps over which the learning rate rises from zero")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "cosine",
+        description="how the learning rate falls to zero at the end of the steps or of the budget, whichever is nearer",
+    )
+    betas: tuple[Share, Share] = Field(
+        (0.9, 0.99), description="AdamW: decay of the first and second moments of the gradient"
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled decay of matrices and kernels per step, times the learning rate"
+    )
+    clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none for no limit")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; weights and loss stay float32")
+    channels_last: bool = Field(True, description="memory layout of images; faster on most machines")
+    compile: bool = Field(False, description="compile the network; a minute at the start, then faster")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads; none: measure what is fastest before the first step"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="decides the initial weights, the order of the data and all noise")
+    average: str = Field(
+        "half-life(50000)", description="average of the weights that is kept in the end: decay, half-life or power"
+    )
+    checkpoint_every: int | str = Field("5m", description="steps (a number) or time (such as 5m) between checkpoints")
+    log_every: int = Field(20, ge=1, description="steps between entries in the trackers")
+    trackers: tuple[str, ...] = Field(("tensorboard",), description="tensorboard, or any other that accelerate knows")
+
+    @model_validator(mode="after")
+    def _ends(self) -> Self:
+        if self.steps is None and self.budget is None:
+            raise BadValue("say when training ends: give steps, or budget (such as 20m)")
+        if self.batch_size % self.accumulate:
+            raise BadValue(
+                f"a batch of {self.batch_size} does not divide into {self.accumulate} parts; change accumulate"
+            )
+        return self
+
+    @field_validator("budget")
+    @classmethod
+    def _duration(cls, text: str | None) -> str | None:
+        if text is not None:
+            seconds(text)
+        return text
+
+    @field_validator("checkpoint_every")
+    @classmethod
+    def _interval(cls, value: int | str) -> int | str:
+        if isinstance(value, str):
+            seconds(value)
+        elif value < 1:
+            raise BadValue(f"at least 1 step lies between checkpoints, got {value}")
+        return value
+
+    @field_validator("average")
+    @classmethod
+    def _average(cls, text: str) -> str:
+        return known("average", text)
+
+
+class RunRecipe(Section, ABC, Generic[Trained]):
+    """What every recipe has and says: the sections ``data`` and ``train``, what is trained, and to what end."""
+
+    kind_of_recipe: ClassVar[str] = "model"
+
+    if TYPE_CHECKING:  # every recipe declares them among its other sections, in the order in which they are read
+        data: DataConfig
+        train: RunSection
+
+    def open(self) -> TrainingData:
+        """Return the data; raises as `guidon.training.data.open_data` does."""
+        return open_data(self.data, seed=self.train.seed)
+
+    @abstractmethod
+    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> Trained:
+        """Return what is trained, new, for images (C, H, W) of these classes (None: the data have none)."""
+
+    @abstractmethod
+    def loss(self, model: Trained) -> nn.Module:
+        """Return what training minimises: a module that gives the loss of every image (B,)."""
+
+    @abstractmethod
+    def draw(self, model: Trained, shape: torch.Size, *, step: int, device: torch.device) -> Any:
+        """Draw what chance decides in one step, for the whole batch (B, C, H, W); the loss is given the rows of it."""
+
+    @property
+    def stored_averages(self) -> tuple[float, ...]:
+        """The lengths of the power averages that are stored along the way."""
+        return ()
+
+    def between(self, trainer: Trainer[Any], out: Path) -> None:
+        """Do what a run does after a step, besides logs and checkpoints."""
+
+    def finish(self, trainer: Trainer[Any], out: Path) -> None:
+        """Do what a run does at its end, before what was trained is saved."""
+
+    @classmethod
+    def load(cls, path: str | Path, sets: Sequence[str] = ()) -> Self:
+        """Read a recipe from a YAML file.
+
+        Args:
+            path: the file.
+            sets: changes on top of it, each "section.key=value" with the value in YAML, for instance "train.lr=1e-3".
+
+        Raises:
+            BadRecipe: the file is not there or is not YAML, a key is unknown (says which was meant), or a value does not fit.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise BadRecipe(
+                f"cannot read the recipe {path} ({error.strerror}); give the path of a YAML file"
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise BadRecipe(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(content, dict):
+            raise BadRecipe(f"{path} must hold the sections {', '.join(cls.model_fields)}")
+        for change in sets:
+            _apply(content, change)
+        return cls.read(content, str(path))
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any], source: str = "recipe") -> Self:
+        """Make a recipe of nested mappings; ``source`` names them in errors. Raises `BadRecipe`."""
+        kind = content.get("kind", "model")
+        if kind != cls.kind_of_recipe and kind in COMMANDS:
+            raise BadRecipe(f"{source} is the recipe of a {kind}; give it to `{COMMANDS[kind]}`")
+        try:
+            return cls(**content)
+        except ValidationError as error:
+            raise BadRecipe("\n".join(f"{source}: {problem}" for problem in problems(error, cls))) from error
+        except TypeError as error:
+            raise BadRecipe(
+                f"{source}: the names of sections are text; they are: {', '.join(cls.model_fields)}"
+            ) from error
+
+
+def flat(recipe: RunRecipe[Any]) -> dict[str, Any]:
+    """Return every setting of a recipe under its dotted name."""
+
+    def walk(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                yield from walk(part, f"{name}.{key}" if name else key)
+        else:
+            yield name, value
+
+    return dict(walk(recipe.model_dump(mode="json"), ""))
+
+
+def differences(stored: Mapping[str, Any], recipe: RunRecipe[Any]) -> list[str]:
+    """Return the settings that differ from those of a stored recipe (see `flat`), without those that may change.
+
+    What a run shows on its way and how its model is sampled by default may change at any time. A setting that the stored
+    recipe does not know yet counts as at its default.
+    """
+    current = flat(recipe)
+    stored = {**{name: _default(type(recipe), name) for name in current.keys() - stored.keys()}, **stored}
+    allowed = ("sample.", *(f"train.{key}" for key in MAY_CHANGE))
+    names = sorted(stored.keys() | current.keys())
+    return [name for name in names if stored.get(name) != current.get(name) and not name.startswith(allowed)]
+
+
+def _default(section: Any, name: str) -> Any:
+    """Return the default of a setting by its dotted name; None for what has none."""
+    *sections, last = name.split(".")
+    for part in sections:
+        section = getattr(section, "model_fields", {}).get(part)
+        section = section.annotation if section is not None else None
+    field = getattr(section, "model_fields", {}).get(last)
+    return None if field is None or field.is_required() else field.get_default(call_default_factory=True)
+
+
+def seconds(text: str) -> float:
+    """Turn a duration such as 90s, 20m or 1h30m into seconds; raises `BadValue`."""
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        total = (
+            sum(float(part) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True) if part)
+            if found
+            else 0
+        )
+    except ValueError:
+        total = 0
+    if not total > 0:
+        raise BadValue(f"{text!r} is not a duration; write for instance 90s, 20m or 1h30m")
+    return total
+
+
+def known(kind: str, text: str) -> str:
+    """Return the text form of something registered; raises where there is no such thing."""
+    registry.parse(kind, text)
+    return text
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    name, equals, value = change.partition("=")
+    *sections, key = name.strip().split(".")
+    if not equals or not key or not all(sections):
+        raise BadRecipe(f"cannot read the setting {change!r}; write section.key=value, for instance train.lr=1e-3")
+    try:
+        parsed = None if value.strip() == "none" and not key.endswith("_column") else yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BadRecipe(f"cannot read the value of {change!r}: {' '.join(str(error).split())}") from error
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise BadRecipe(f"cannot set {name!r}: {section} is a value, not a section")
+    content[key] = parsed
+
+
+def problems(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    """Yield one line for each thing that is wrong, with the key that was probably meant where one is unknown."""
+    for problem in error.errors():
+        place = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            known = _fields(root, place[:-1])
+            yield f"{'.'.join(place)}: there is no such key{nearest(place[-1], known)}; the keys there are: {', '.join(known)}"
+        elif problem["type"] == "value_error":  # ours: it says what was wrong and what to do
+            yield f"{'.'.join(place)}: {problem['msg'].removeprefix('Value error, ')}"
+        else:
+            message = problem["msg"]
+            got = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
+            yield f"{'.'.join(place)}: {message[0].lower()}{message[1:]}{got}"
+
+
+def _fields(model: Any, place: Sequence[str]) -> list[str]:
+    for part in place:
+        model = model.model_fields[part].annotation
+    return sorted(model.model_fields)
