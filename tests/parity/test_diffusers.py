@@ -17,9 +17,9 @@ from torch import Tensor
 
 from guidon.guidance import CFG, DynamicThreshold, Guided, Moment, Rule, Threshold
 from guidon.noise import EpsOutput, Level, Prediction
+from guidon.noise.posterior import log_variance, posterior_variances
 from guidon.sampling import RecordedNoise
 from guidon.solvers import DDPM, Churn
-from guidon.solvers.ancestral import log_variance, posterior_variances
 
 SET = "sampling/c_diffusers_schedulers"
 
@@ -125,7 +125,8 @@ def ranged(rule: Rule, case: Case) -> Rule:
 
 def last_noise(planned: Plan, case: Case, guided: Guided) -> Tensor:
     """Return the noise that DDPM's last step adds in diffusers when it starts above index 0."""
-    small, large = posterior_variances(planned.steps[-1])
+    at = planned.steps[-1]
+    small, large = posterior_variances(at.here, at.there)
     small = max(small, 1e-20)
     if planned.solver == DDPM("learned"):
         assert guided.variance_fraction is not None

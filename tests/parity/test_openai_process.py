@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,10 @@ from support.numbers import agree
 from torch import Tensor
 
 from guidon.errors import BadValue
-from guidon.guidance import Moment
+from guidon.guidance import CFG, GIVEN, Moment, Threshold
 from guidon.noise import Level, Prediction, VPTable
 from guidon.noise.grids import Respaced, respaced_indices
-from guidon.solvers.ancestral import log_variance, posterior_mean, posterior_variances
+from guidon.noise.posterior import Steps, posterior_mean, posterior_variances
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "squaredcos_cap_v2": "cosine"}
 LEARNED = ("learned_range",)
@@ -46,9 +45,9 @@ def test_schedule(told: dict[str, Any]) -> None:
     if "timestep_map" in told:
         assert [level.t for level in levels[1:]] == told["timestep_map"]
     kept = process.alphas_cumprod[[int(level.t) for level in levels[1:]]]
-    steps = [Moment(levels[i + 1], levels[i]) for i in range(len(kept))]
-    small, forward = np.array([posterior_variances(at) for at in steps]).T
-    of_x0, of_x = np.array([posterior_mean(at) for at in steps]).T
+    steps = [(levels[i + 1], levels[i]) for i in range(len(kept))]
+    small, forward = np.array([posterior_variances(*pair) for pair in steps]).T
+    of_x0, of_x = np.array([posterior_mean(*pair) for pair in steps]).T
     got = {
         "alphas_cumprod": kept,
         "alphas_cumprod_prev": np.append(1.0, kept[:-1]),
@@ -98,27 +97,29 @@ def test_time_shown_to_the_network(told: dict[str, Any]) -> None:
     assert [process.clock(levels[i].t) for i in told["t"]] == told["t_shown_to_model"]
 
 
+def steps_of(told: dict[str, Any]) -> Steps:
+    """Return the steps of a respaced chain, index 0 first."""
+    steps = Steps.of(chain(told, table(told))[::-1])
+    return steps.take(torch.arange(len(steps.small)).flip(0))
+
+
 @pytest.mark.parametrize("told", rows("diffusion_math"))
 def test_forward_and_posterior(told: dict[str, Any]) -> None:
     prefix = told["key"] + "/"
     stored = {k.removeprefix(prefix): v.double() for k, v in tensors("diffusion_math").items() if k.startswith(prefix)}
-    levels = chain(told, table(told))
-    index = tensors("diffusion_math")[f"{told['key']}/t"].tolist()
-    t = torch.tensor([levels[i + 1].t for i in index], dtype=torch.float64)
-    at = table(told).level(t)
-    wide, x0, x_t = at.like(stored["x_start"]), stored["x_start"], stored["x_t"]
-    steps = [Moment(levels[i + 1], levels[i]) for i in index]
-    mean = [x0[b] * posterior_mean(m)[0] + x_t[b] * posterior_mean(m)[1] for b, m in enumerate(steps)]
-    small = [posterior_variances(m)[0] for m in steps]
-    after_first = posterior_variances(Moment(levels[2], levels[1]))[0]
+    steps = steps_of(told).take(tensors("diffusion_math")[f"{told['key']}/t"])
+    at, x0, x_t = steps.here, stored["x_start"], stored["x_t"]
+    wide = at.like(x0)
+    of_x0, of_x = (column(part) for part in posterior_mean(at, steps.there))
+    small, _ = posterior_variances(at, steps.there)
     got = {
         "x_t": wide.alpha * x0 + wide.sigma * stored["noise"],
         "q_mean": wide.alpha * x0,
         "q_variance": column(at.sigma**2),
         "q_log_variance": column(2 * at.sigma.log()),
-        "posterior_mean": torch.stack(mean),
+        "posterior_mean": x0 * of_x0 + x_t * of_x,
         "posterior_variance": column(small),
-        "posterior_log_variance_clipped": column([math.log(v or after_first) for v in small]),
+        "posterior_log_variance_clipped": column(steps.small.log()),
         "xstart_from_eps": Prediction.from_eps(x_t, stored["model_output"][:, :3], at).x0,
         "eps_from_xstart": Prediction.from_x0(x_t, x0, at).eps,
     }
@@ -136,35 +137,27 @@ MEAN_VARIANCE = [
 
 @pytest.mark.parametrize(("told", "case"), MEAN_VARIANCE)
 def test_mean_and_variance(told: dict[str, Any], case: dict[str, Any]) -> None:
-    if case["clip_denoised"]:
-        pytest.skip("clip_denoised: no rule that clips the clean image")
     reads = {"epsilon": Prediction.from_eps, "start_x": Prediction.from_x0}
     if case["mean_type"] not in reads or case["var_type"] not in (*LEARNED, *FIXED):
         pytest.skip(f"no output {case['mean_type']} with variance {case['var_type']}")
-    stored, levels = tensors("diffusion_math"), chain(told, table(told))
-    x_t, raw = stored[f"{told['key']}/x_t"].double(), stored[f"{told['key']}/model_output"].double()
-    for b, i in enumerate(stored[f"{told['key']}/t"].tolist()):
-        x, at = x_t[b : b + 1], Moment(levels[i + 1], levels[i])
-        x0 = reads[case["mean_type"]](x, raw[b : b + 1, :3], at.here).x0
-        small, large = posterior_variances(at)
-        of_x0, of_x = posterior_mean(at)
-        # the last step has no noise; the original still names variances there: those of index 1 stand in for the smallest
-        first = posterior_variances(Moment(levels[2], levels[1]))[0] if i == 0 else small
-        if case["var_type"] in LEARNED:
-            logs = log_variance((raw[b : b + 1, 3:] + 1) / 2, first, large)
-            variance = logs.exp()
-        else:
-            large = first if i == 0 else large
-            value, log_of = (small, first) if FIXED[case["var_type"]] == "small" else (large, large)
-            variance, logs = (torch.full((1, 1, 1, 1), v).double() for v in (value, math.log(log_of)))
-        for name, got in {
-            "pred_xstart": x0,
-            "mean": x0 * of_x0 + x * of_x,
-            "variance": variance,
-            "log_variance": logs,
-        }.items():
-            want = stored[f"{case['key']}/{name}"][b : b + 1]
-            agree(got, want, f"{name} at {i}", rtol=1e-5, atol=tolerance("diffusion_math", f"{case['key']}/{name}"))
+    stored, key = tensors("diffusion_math"), told["key"]
+    x, raw, index = stored[f"{key}/x_t"].double(), stored[f"{key}/model_output"].double(), stored[f"{key}/t"]
+    steps = steps_of(told).take(index)
+    believed = reads[case["mean_type"]](x, raw[:, :3], steps.here)
+    rule = CFG(1.0) | Threshold() if case["clip_denoised"] else CFG(1.0)
+    x0 = rule.combine({GIVEN: believed}, Moment(steps.here, steps.there), rule.init())[0].x0
+    of_x0, of_x = (column(part) for part in posterior_mean(steps.here, steps.there))
+    if case["var_type"] in LEARNED:
+        logs = steps.log_variance("learned", (raw[:, 3:] + 1) / 2, x)
+    else:
+        logs = steps.log_variance(FIXED[case["var_type"]], None, x)
+    # in the last step, which has no noise, the original's small variance is 0 beside a logarithm that is not
+    small, _ = posterior_variances(steps.here, steps.there)
+    variance = column(small) if case["var_type"] == "fixed_small" else logs.exp()
+    got = {"pred_xstart": x0, "mean": x0 * of_x0 + x * of_x, "variance": variance, "log_variance": logs}
+    for name, value in got.items():
+        atol = tolerance("diffusion_math", f"{case['key']}/{name}")
+        agree(value, stored[f"{case['key']}/{name}"], name, rtol=1e-5, atol=atol)
 
 
 def column(values: Any) -> Tensor:

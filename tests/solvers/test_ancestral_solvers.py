@@ -110,18 +110,33 @@ def test_from_a_level_without_signal_they_are_ancestral_euler(solver: type, eta:
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("variance", ["small", "large", "learned"])
 def test_ddpm_follows_a_drift_by_its_variance(variance: str) -> None:
-    here, there = VPTable().level(700.0), VPTable().level(500.0)
-    forward = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
-    length = forward * (there.sigma / here.sigma) ** 2 if variance == "small" else forward
-    x, x0, eps, drift = (normal(4, 2, seed=seed) for seed in range(4))
-    for at, moved in ((Moment(here, there), length), (Moment(here, VPTable().clean), 0.0)):
+    """In the last step, without noise, a drift counts by the variance of the step before, or between that and the step's own."""
+    here, there, clean = VPTable().level(700.0), VPTable().level(500.0), VPTable().clean
+    large = here.sigma**2 - (here.alpha / there.alpha * there.sigma) ** 2
+    small = large * (there.sigma / here.sigma) ** 2
+    x, x0, eps, drift, fraction = (normal(4, 2, seed=seed) for seed in range(5))
+
+    def between(low: float, high: float) -> Tensor:
+        return low ** (1 - fraction) * high**fraction
+
+    first = {"small": small, "large": large, "learned": between(small, large)}
+    after_it = {"small": 0.0, "large": small, "learned": between(small, there.sigma**2)}
+    alone = {"small": 0.0, "large": here.sigma**2, "learned": here.sigma**2}  # there is no step before
+    for levels, moved in (((here, there), first), ((here, there, clean), after_it), ((here, clean), alone)):
+        steps = moments(levels)
         plain, pushed = (
-            drive(DDPM(variance), [at], x, lambda x, at, d=d: Guided(x0, eps, drift=d), lambda: 0 * x)[0][-1]
+            drive(
+                DDPM(variance),
+                steps,
+                x,
+                lambda x, at, d=d: Guided(x0, eps, fraction, drift=d if at.index == at.steps - 1 else None),
+                lambda: 0 * x,
+            )[0][-1]
             for d in (None, drift)
         )
-        agree(pushed - plain, moved * drift, "what the drift adds")
+        agree(pushed - plain, moved[variance] * drift, "what the drift adds")
 
 
 def test_levels_made_by_hand_have_no_middle() -> None:

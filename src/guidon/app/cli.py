@@ -16,13 +16,16 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from guidon._version import __version__
 from guidon.app import (
     cite_command,
+    convert_command,
     demo_command,
     info_command,
     lab_command,
     list_command,
+    nll_command,
     rules_command,
     sample_command,
     solvers_command,
+    train_classifier_command,
     train_command,
 )
 from guidon.errors import GuidonError
@@ -33,6 +36,7 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --label 3 5 --n 8            eight 3s and eight 5s
   guidon info samples/0000-3.png                         how this was made
   guidon sample --like samples/0000-3.png -o again       the same, bit for bit
+  guidon convert presets                                 released weights to take
   guidon rules                                           ways to guide
   guidon rules apg                                       one of them in full
   guidon solvers                                         ways to sample
@@ -53,8 +57,13 @@ app = App(
 )
 app.meta.group_parameters = Group("Everywhere", sort_key=0)
 app.command(train_command.train, help_epilogue=train_command.EXAMPLES)
+app.command(
+    train_classifier_command.train_classifier, name="train-classifier", help_epilogue=train_classifier_command.EXAMPLES
+)
+app.command(convert_command.convert)
 app.command(sample_command.sample, help_epilogue=sample_command.EXAMPLES)
 app.command(info_command.info, help_epilogue=info_command.EXAMPLES)
+app.command(nll_command.nll, help_epilogue=nll_command.EXAMPLES)
 app.command(list_command.list_registered, name="list", help_epilogue=list_command.EXAMPLES)
 app.command(rules_command.rules, help_epilogue=rules_command.EXAMPLES)
 app.command(solvers_command.solvers, help_epilogue=solvers_command.EXAMPLES)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from guidon.errors import BadValue, NotSupported
 from guidon.guidance.rule import Guided, Moment
+from guidon.noise.level import Number
+from guidon.noise.posterior import log_variance, posterior_mean, posterior_variances
 from guidon.registry import register, to_text
 from guidon.solvers.euler import renoise
 from guidon.solvers.solver import Ask, Carry, Noise, Solver, Step
@@ -84,22 +86,38 @@ class DDPM(Solver):
 
     def step(self, x: Tensor, at: Moment, carry: Carry, noise: Noise) -> Step:
         guided = yield Ask(x, at)
-        of_x0, of_x = posterior_mean(at)
+        of_x0, of_x = posterior_mean(at.here, at.there)
         mean = guided.x0 * of_x0 + x * of_x
+        small, large = posterior_variances(at.here, at.there)
         if at.there.sigma == 0:
+            if guided.drift is not None:
+                mean = mean + guided.drift * self._last_variance(guided, large if carry is None else carry, large)
             return mean, carry
-        variance = self._variance(guided, at)
+        variance = self._variance(guided, small, large)
         if guided.drift is not None:
             mean = mean + guided.drift * variance
-        return mean + noise() * variance**0.5, carry
+        return mean + noise() * variance**0.5, small  # which the last step looks at
 
-    def _variance(self, guided: Guided, at: Moment) -> float | Tensor:
-        small, large = posterior_variances(at)
+    def _variance(self, guided: Guided, small: Number, large: Number) -> Number:
         if self.variance != "learned":
             return small if self.variance == "small" else large
         if guided.variance_fraction is None:
             raise NotSupported("this network learned no variance; use ddpm('small') or ddpm('large')")
         return torch.exp(log_variance(guided.variance_fraction, small, large))
+
+    def _last_variance(self, guided: Guided, before: Number, large: Number) -> Number:
+        """Return what a drift is multiplied with in the step to the clean image, which draws no noise.
+
+        Args:
+            guided: what the step was told.
+            before: the small variance of the step before, in a run of one step the large one; it stands for the smallest.
+            large: variance of the forward step.
+
+        Source: guided-diffusion's ``condition_mean`` at index 0, where ``posterior_log_variance_clipped`` repeats index 1.
+        """
+        if self.variance == "small":
+            return 0.0
+        return before if self.variance == "large" else self._variance(guided, before, large)
 
 
 class WithFreshNoise(Solver):
@@ -122,24 +140,3 @@ def kept_and_fresh(at: Moment, eta: float) -> tuple[float, float]:
         return float(at.there.sigma), 0.0
     sigma, ratio = float(at.there.sigma), float(at.there.noise_level / at.noise_level)
     return sigma * math.sqrt(1 - eta**2 + (eta * ratio) ** 2), sigma * eta * math.sqrt(1 - ratio**2)
-
-
-def posterior_mean(at: Moment) -> tuple[float, float]:
-    """Return the weights of x0 and of x_t in the mean of q(x_s | x_t, x0)."""
-    ratio = float(at.here.alpha / at.there.alpha)
-    _, forward = posterior_variances(at)
-    total = float(at.here.sigma) ** 2
-    return float(at.there.alpha) * forward / total, ratio * float(at.there.sigma) ** 2 / total
-
-
-def posterior_variances(at: Moment) -> tuple[float, float]:
-    """Return the variance of q(x_s | x_t, x0) and that of the forward step q(x_t | x_s)."""
-    ratio = float(at.here.alpha / at.there.alpha)
-    total, after = float(at.here.sigma) ** 2, float(at.there.sigma) ** 2
-    forward = total - ratio**2 * after
-    return forward * after / total, forward
-
-
-def log_variance(fraction: Tensor, small: float, large: float) -> Tensor:
-    """Return the log-variance at a learned fraction of the way from log small to log large."""
-    return math.log(small) + fraction * (math.log(large) - math.log(small))

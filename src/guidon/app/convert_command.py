@@ -1,0 +1,172 @@
+"""``guidon convert``: checkpoints that others released or trained, as models of guidon's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from guidon.checkpoints.foreign import Blueprint
+
+EXAMPLES = """Examples:
+
+  guidon convert presets                     every checkpoint that is known
+  guidon convert guided-diffusion 256x256_diffusion.pt --preset imagenet256
+  guidon convert guided-diffusion 256x256_classifier.pt --preset classifier256
+  guidon convert dit DiT-XL-2-256x256.pt --preset xl-2-256"""
+
+GUIDED_EXAMPLES = """Examples:
+
+  guidon convert guided-diffusion 64x64_diffusion.pt --preset imagenet64
+  guidon convert guided-diffusion 64x64_classifier.pt --preset classifier64
+  guidon convert guided-diffusion ema_0.9999_200000.pt -o cats \\
+      --flags "--image_size 64 --num_channels 128 --learn_sigma True"
+
+Names of presets: guidon convert presets."""
+
+DIT_EXAMPLES = """Examples:
+
+  guidon convert dit DiT-XL-2-256x256.pt --preset xl-2-256
+  guidon convert dit 0400000.pt --preset s-2-256 --classes 10 -o mine
+
+Names of presets: guidon convert presets."""
+
+PRESETS_EXAMPLES = """Examples:
+
+  guidon convert presets          all of them
+  guidon convert presets dit      those of one project"""
+
+Out = Annotated[Path | None, Parameter(name=["--out", "-o"])]
+
+convert = App(
+    name="convert",
+    help="Turn checkpoints that others released or trained into models of guidon's.",
+    help_format="plaintext",
+    help_epilogue=EXAMPLES,
+)
+
+
+@convert.command(name="guided-diffusion", help_epilogue=GUIDED_EXAMPLES)
+def guided_diffusion(
+    file: Path,
+    *,
+    preset: str | None = None,
+    flags: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    classes: str | None = None,
+    out: Out = None,
+) -> None:
+    """Convert a checkpoint of openai/guided-diffusion: a model, an upsampler, or a classifier of noisy images.
+
+    The file is read without running what stands in it, and converted whole or not
+    at all. Say what it is by --preset, or, if you trained it, by --flags.
+
+    Args:
+        file: a .pt or .safetensors file.
+        preset: which of the released checkpoints it is like.
+        flags: the flags that it was trained with, in one string: "--image_size 64 --num_channels 128 ...".
+        classes: how many classes it knows, if not 1000, or a text file with their names, one on each line.
+        out: the folder to write; left out: models/PRESET, or models/NAME-OF-THE-FILE.
+    """
+    _convert(file, "guided-diffusion", preset, flags, classes, out)
+
+
+@convert.command(help_epilogue=DIT_EXAMPLES)
+def dit(file: Path, *, preset: str, classes: str | None = None, out: Out = None) -> None:
+    """Convert a checkpoint of facebookresearch/DiT, released or from its training script.
+
+    It draws latents; of a training checkpoint the averaged weights are taken. The file is
+    read without running what stands in it, and converted whole or not at all.
+
+    Args:
+        file: a .pt or .safetensors file.
+        preset: size, patch and side of the images, such as xl-2-256.
+        classes: how many classes it knows, if not 1000, or a text file with their names, one on each line.
+        out: the folder to write; left out: models/PRESET.
+    """
+    _convert(file, "dit", preset, None, classes, out)
+
+
+@convert.command(help_epilogue=PRESETS_EXAMPLES)
+def presets(family: str | None = None) -> None:
+    """List the presets: what --preset can say.
+
+    Args:
+        family: guided-diffusion or dit; left out: both.
+    """
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    from guidon.app.console import Output
+    from guidon.app.progress import loading
+    from guidon.errors import UnknownName
+
+    with loading("torch"):
+        from guidon.checkpoints.presets import FAMILIES
+    if family is not None and family not in FAMILIES:
+        raise UnknownName("family of presets", family, FAMILIES)
+    console = Output()
+    for name in FAMILIES if family is None else [family]:
+        known = FAMILIES[name].presets.values()
+        console.print(Text(f"guidon convert {name}", "bold"), f"{FAMILIES[name].source}, {FAMILIES[name].license}")
+        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+        for preset in known:
+            if preset.file:
+                table.add_row(Text(preset.name, no_wrap=True), Text(preset.file, no_wrap=True), preset.about)
+        console.print(Padding(table, (0, 0, 0, 2)))
+        if own := [preset.name for preset in known if not preset.file]:
+            console.print(Padding(Text(f"of these sizes none was released: {', '.join(own)}"), (0, 0, 0, 2)))
+
+
+def _convert(
+    file: Path, family: str, preset: str | None, flags: str | None, classes: str | None, out: Path | None
+) -> None:
+    from rich.text import Text
+
+    from guidon.app.progress import console, loading
+
+    with loading("torch"):
+        from guidon.app.conversion import convert as converted
+        from guidon.app.conversion import plan_of
+        from guidon.checkpoints.reading import read_state
+    with console.status(Text(f"reading {file}")):
+        state = read_state(file)
+        plan = plan_of(state, family, preset, flags, None if classes is None else _names(classes))
+        model = converted(state, plan)
+    folder = Path("models") / (preset or file.stem) if out is None else out
+    count = sum(value.numel() for value in model.state_dict().values())
+    with console.status(Text(f"writing {folder}, {4 * count / 1e9:.1f} GB")):
+        model.save_pretrained(folder)
+    part = f" from its {state.part!r}" if state.part else ""
+    print(
+        f"took {len(state.tensors):,} tensors{part}, {count:,} parameters; none is missing, none left over\n"
+        f"the {plan.blueprint.kind} is in {folder}; now: {_use(plan.blueprint, folder)}"
+    )
+
+
+def _use(blueprint: Blueprint, folder: Path) -> str:
+    """Return the command that uses what was converted."""
+    if blueprint.kind == "classifier":
+        return f"guidon sample MODEL --classifier {folder}"
+    return f"guidon sample {folder}" + (" --image SMALL.png" if blueprint.config.get("low_res") else "")
+
+
+def _names(classes: str) -> tuple[str, ...]:
+    """Return the names of classes: numbers up to a count, or the lines of a file; raises `BadValue`."""
+    from guidon.errors import BadValue
+
+    if classes.isdecimal() and int(classes) > 0:
+        return tuple(map(str, range(int(classes))))
+    try:
+        names = [line.strip() for line in Path(classes).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadValue(
+            f"--classes is a number > 0, or a text file with a name on each line; {classes} is neither ({error})"
+        ) from error
+    if len(set(names)) != len(names) or not names:
+        raise BadValue(
+            f"{classes} holds {len(names)} names, {len(set(names))} of them different; give each class a name of its own"
+        )
+    return tuple(names)

@@ -1,0 +1,145 @@
+"""How likely a model thinks images are: the variational bound along a chain of levels, in bits per dimension."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from guidon.conditioning.condition import Context
+from guidon.conditioning.labels import Labels
+from guidon.errors import BadValue, NotSupported, ShapeMismatch
+from guidon.model import Model
+from guidon.noise import Level, Process, VPTable
+from guidon.noise.bound import bound_term, prior_term
+from guidon.noise.grids import Respaced
+from guidon.noise.posterior import Steps, Variance
+from guidon.sampling import PerImageNoise
+
+OnStep = Callable[[int, int, None], None]
+
+
+@dataclass(frozen=True, eq=False)
+class BitsPerDim:
+    """The bound on the negative log-likelihood of N images, in bits per dimension.
+
+    Args:
+        levels: the T + 1 levels of the chain, the noisiest first, the clean image last.
+        prior: (N,) float64, what the noisiest level still tells of each image.
+        terms: (N, T) float64, the term of every step; the last is that of the decoder.
+        variance: that of the model's steps.
+    """
+
+    levels: tuple[Level, ...]
+    prior: Tensor
+    terms: Tensor
+    variance: Variance
+
+    @property
+    def total(self) -> Tensor:
+        """The bound of each image, (N,) float64."""
+        return self.prior + self.terms.sum(1)
+
+    @property
+    def mean(self) -> float:
+        """The mean over the images."""
+        return float(self.total.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of the mean; NaN for a single image."""
+        count = len(self.prior)
+        return float(self.total.std()) / math.sqrt(count) if count > 1 else math.nan
+
+
+@torch.no_grad()
+def bits_per_dim(
+    model: Model,
+    images: Tensor,
+    labels: Tensor | None = None,
+    levels: Sequence[Level] | None = None,
+    *,
+    variance: Variance | None = None,
+    seed: int = 0,
+    clip: bool = True,
+    batch: int = 64,
+    on_step: OnStep | None = None,
+) -> BitsPerDim:
+    """Measure the variational bound of images under a model, one draw of noise for each step and image.
+
+    The noise of an image is a function of the seed and its place among the images alone, so that how they are cut into batches
+    changes nothing but rounding.
+
+    Args:
+        model: what believes.
+        images: (N, C, H, W) in [-1, 1], of 256 values.
+        labels: (N,) class ids; None: no class.
+        levels: the chain, the noisiest first, the clean image last; left out: the whole table of the model's process.
+        variance: of the model's steps, as of the solver ddpm; left out: the learned one where there is one, else the small one.
+        seed: of the first image's noise, the others count on from it.
+        clip: keep what is believed of the clean image in [-1, 1], as guided-diffusion's evaluation does.
+        batch: images in one forward.
+        on_step: called with (forwards done, forwards, None).
+
+    Raises:
+        BadValue: there is no table to take the levels from, or the chain does not end at the clean image.
+        ShapeMismatch: the images are not those of the model, or the labels not one for each.
+        NotSupported: the variance is to be the learned one and the network learned none, or the model enlarges images.
+
+    Source: Nichol & Dhariwal, arXiv 2102.09672, section 3; guided-diffusion's ``calc_bpd_loop``.
+    """
+    if tuple(images.shape[1:]) != model.shape or not len(images):
+        raise ShapeMismatch(f"the model is of images {model.shape}, these are {tuple(images.shape)}; resize them")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ShapeMismatch(f"{len(images)} images need as many labels, got {tuple(labels.shape)}")
+    if model.config.low_res is not None:
+        raise NotSupported("this model enlarges images; its likelihood would be that of an image given a small one")
+    chain = tuple(levels) if levels is not None else whole_table(model.process)
+    steps, device = Steps.of(chain), model.device
+    if variance is None:
+        variance = "learned" if model.denoiser.learned_variance else "small"
+    starts, training = range(0, len(images), batch), model.training
+    scale, count, done = model.process.start_scale(chain[0]), len(chain) - 1, 0
+    prior, terms = [], []
+    model.eval()
+    try:
+        for start in starts:
+            rows = slice(start, start + batch)
+            part = images[rows].to(device, torch.float32)
+            context = _told(model, None if labels is None else labels[rows], len(part))
+            noise = PerImageNoise(range(seed + start, seed + start + len(part)), model.shape, device)
+            prior.append(prior_term(part, chain[0], scale))
+            found = []
+            for i, level in enumerate(chain[:-1]):
+                x = part * float(level.alpha) + noise() * float(level.sigma)
+                belief = model.denoiser(x, level, context)
+                x0 = belief.x0.clamp(-1, 1) if clip else belief.x0
+                step = steps.take(slice(i, i + 1))
+                found.append(bound_term(step, part, x0, step.log_variance(variance, belief.variance_fraction, part)))
+                done += 1
+                if on_step is not None:
+                    on_step(done, count * len(starts), None)
+            terms.append(torch.stack(found, 1))
+    finally:
+        model.train(training)
+    return BitsPerDim(chain, torch.cat(prior).double().cpu(), torch.cat(terms).double().cpu(), variance)
+
+
+def whole_table(process: Process) -> tuple[Level, ...]:
+    """Return every level of a table, the noisiest first, and the clean image; raises `BadValue` for a process without a table."""
+    if not isinstance(process, VPTable):
+        raise BadValue(
+            "this process has no table of steps; say which levels to take, for instance LogSNR().levels(process, 100)"
+        )
+    return Respaced().levels(process, process.steps)
+
+
+def _told(model: Model, labels: Tensor | None, count: int) -> Context:
+    if model.classes is None:
+        return Context()
+    if labels is None:
+        return model.encode(model.labels([None] * count))
+    return model.encode(Labels(labels, len(model.classes)))
