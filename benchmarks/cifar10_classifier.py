@@ -29,6 +29,7 @@ from stages import machine, result, run_stages
 
 import guidon
 from guidon.checkpoints.atomic import write_bytes, write_text
+from guidon.conditioning import Context
 from guidon.measure.features import FeatureClassifier
 from guidon.measure.judge import Judge
 
@@ -129,6 +130,51 @@ def _cell(plan: Plan, model: guidon.Model, rule: str, weight: float, **how: Any)
     return cell
 
 
+def memory(plan: Plan) -> dict[str, Any]:
+    """Count what autograd keeps in one guided step of 64 images, and what the networks' graphs would hold."""
+    model, judge = guidon.load(plan.work / "unconditional"), guidon.load_classifier(plan.work / "classifier")
+    labels = list(range(8)) * 8
+    level = model.process.level_at(1.0)
+    x = torch.randn(64, *model.shape)
+    ids = Context(vector=torch.tensor(labels)[:, None].float())
+
+    def guided(rows: int) -> None:
+        model.sample(labels, rule="classifier(1)", classifier=judge, solver="euler", steps=1, max_batch=rows)
+
+    with torch.enable_grad():
+        told = {
+            "guided_step": _kept(lambda: guided(64)),
+            "guided_step_in_chunks_of_16": _kept(lambda: guided(16)),
+            "classifier_alone": _kept(lambda: judge.log_prob(x.clone().requires_grad_(), level, ids)),
+            "network_alone": _kept(lambda: model.denoiser(x.clone().requires_grad_(), level, Context())),
+        }
+    return {
+        "images": 64,
+        "peak_mebibytes_kept_by_autograd": {name: round(size / 2**20, 1) for name, size in told.items()},
+    }
+
+
+def _kept(run: Callable[[], Any]) -> int:
+    """Return the most bytes that autograd kept at once while something ran."""
+    now = peak = 0
+
+    class Kept:
+        def __init__(self, tensor: torch.Tensor) -> None:
+            nonlocal now, peak
+            self.tensor, self.size = tensor, tensor.numel() * tensor.element_size()
+            now += self.size
+            peak = max(peak, now)
+
+        def __del__(self) -> None:
+            nonlocal now
+            now -= self.size
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        held = run()
+    del held
+    return peak
+
+
 def pictures(plan: Plan) -> dict[str, Any]:
     """Draw the curves, and the same seeds at several weights of each."""
     model, judge = guidon.load(plan.work / "unconditional"), guidon.load_classifier(plan.work / "classifier")
@@ -158,6 +204,7 @@ STAGES: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "classifier": classifier,
     "led": led,
     "free": free,
+    "memory": memory,
     "pictures": pictures,
 }
 

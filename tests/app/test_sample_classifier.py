@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 import guidon as package
 from guidon.app.png import read_record
 from guidon.classifier import Calibration, Classifier, ClassifierConfig
+from guidon.errors import NotSupported
 from guidon.model import Model, ModelConfig
 
 NETWORK = {"model_channels": 8, "channel_mult": (1, 2), "num_res_blocks": 1, "attention": (), "heads": 1}
@@ -103,3 +106,19 @@ def test_bad_requests_end_with_one_message(guidon, folders, words, message):
     answer = guidon(f"sample {words.format(folders)}")
     assert answer.code == 2 and message in answer.err
     assert answer.err.startswith("guidon: ") and answer.err.count("\n") == 1
+
+
+def test_latents_are_written_as_they_are(guidon, tmp_path):
+    network = {"in_channels": 4, "out_channels": 4, "width": 16, "depth": 1, "heads": 2}
+    filled(
+        Model(ModelConfig(shape=(4, 8, 8), network="dit", architecture=network, classes=("a", "b")))
+    ).save_pretrained("dit")
+    answer = guidon("sample dit --class b --n 2 --seed 4 --steps 2 --rule 'cfg(2) | channels(3)' -o out")
+    assert answer.code == 0 and "latents for the model's autoencoder" in answer.out, answer.err
+    with safe_open("out/latents.safetensors", "pt") as file:
+        x, record = file.get_tensor("x"), json.loads(file.metadata()["guidon"])
+    samples = package.load("dit").sample("b", n=2, seed=4, steps=2, rule="cfg(2) | channels(3)")
+    assert torch.equal(x, samples.x) and record["seeds"] == [4, 5] and record["labels"] == ["b", "b"]
+    with pytest.raises(NotSupported, match="latents of 4 channels"):
+        samples.pil()
+    assert "latents-2" in guidon("sample dit --class b --steps 1 -o out").out

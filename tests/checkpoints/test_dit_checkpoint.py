@@ -159,6 +159,7 @@ def test_constructor_arguments_are_the_originals() -> None:
     )
     assert (config.width, config.heads, config.mlp_ratio, config.patch, config.depth) == (64, 2, 2.0, 4, 28)
     assert config.in_channels == config.out_channels == 4
+    assert dit_blueprint({}).config["shape"] == (4, 32, 32)
     with pytest.raises(BadValue, match="width"):
         dit_config({"width": 64})
 

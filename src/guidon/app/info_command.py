@@ -60,7 +60,9 @@ def _facts(path: Path) -> dict[str, Any]:
     if (inside / "config.json").is_file():
         return {"run": str(path), **_model(inside)}
     if (path / "recipe.yaml").is_file():
-        return {"run": str(path), "state": f"unfinished; go on: guidon train {path / 'recipe.yaml'} -o {path} --resume"}
+        from guidon.app.recipes import resuming
+
+        return {"run": str(path), "state": f"unfinished; go on: {resuming(path)}"}
     raise DataError(
         f"{path} is neither a model (config.json, model.safetensors) nor a run (recipe.yaml); name a folder that is one"
     )

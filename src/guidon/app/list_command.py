@@ -14,7 +14,8 @@ EXAMPLES = """Examples:
 
   guidon list             everything
   guidon list solvers     what --solver takes
-  guidon list settings    what a recipe, and train --set, can say"""
+  guidon list settings    what a recipe, and train --set, can say
+  guidon list classifier-settings     the same for train-classifier"""
 
 Row = tuple[str, str]
 
@@ -27,11 +28,13 @@ def list_registered(kind: str | None = None) -> None:
     """
     from guidon import registry
     from guidon.app.recipes import bundled_recipes, first_comment
+    from guidon.training.classifier_recipe import ClassifierRecipe
     from guidon.training.recipe import Recipe  # with it comes everything that registers itself
 
     tables = {name: [_row(*member) for member in registry.members(name)] for name in registry.kinds()}
     tables["recipe"] = [(name, first_comment(path)) for name, path in bundled_recipes().items()]
     tables["setting"] = list(_settings(Recipe))
+    tables["classifier-setting"] = list(_settings(ClassifierRecipe))
     chosen = sorted(tables) if kind is None else [_singular(kind, tables)]
     for name in chosen:
         print(name)

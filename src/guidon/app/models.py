@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from guidon.app.recipes import resuming
 from guidon.checkpoints.atomic import surviving
 from guidon.checkpoints.native import CONFIG, TENSORS, local_folder
 from guidon.classifier import Classifier, load_classifier
@@ -22,9 +23,7 @@ def find_model(source: str | Path) -> str:
     if (folder / CONFIG).exists() or not (folder / "recipe.yaml").exists():
         return str(source)
     if not surviving(folder / "model").is_dir():
-        raise MissingFile(
-            f"the run in {folder} has no model yet; finish it: guidon train {folder / 'recipe.yaml'} -o {folder} --resume"
-        )
+        raise MissingFile(f"the run in {folder} has no model yet; finish it: {resuming(folder)}")
     return str(folder / "model")
 
 
@@ -68,7 +67,7 @@ def open_weak(text: str, model: Model, device: str | None = None) -> Model:
 
 def open_classifier(source: str, device: str | None = None, *, calibrated: bool = False) -> Classifier:
     """Load a classifier of noisy images; ``calibrated`` as in `Classifier.calibrated`, ``device`` as in `open_model`."""
-    classifier = load_classifier(source).to(_device(device))
+    classifier = load_classifier(find_model(source)).to(_device(device))
     return classifier.calibrated() if calibrated else classifier
 
 

@@ -27,11 +27,11 @@ def file_stems(seeds: Sequence[int], labels: Sequence[str | None]) -> list[str]:
     return stems
 
 
-def free_paths(folder: Path, stems: Sequence[str]) -> list[Path]:
+def free_paths(folder: Path, stems: Sequence[str], suffix: str = ".png") -> list[Path]:
     """Return a path for each name so that no file is overwritten; all of them get the same ``-2``, ``-3``, ... where one is taken."""
     run = 1
     while True:
-        paths = [folder / f"{stem}{f'-{run}' if run > 1 else ''}.png" for stem in stems]
+        paths = [folder / f"{stem}{f'-{run}' if run > 1 else ''}{suffix}" for stem in stems]
         if not any(path.exists() for path in paths):
             return paths
         run += 1

@@ -30,6 +30,12 @@ def recipe_kind(path: Path) -> str:
     return said[1] if said else "model"
 
 
+def resuming(folder: Path) -> str:
+    """Return the command that goes on with the unfinished run in a folder."""
+    command = "train-classifier" if recipe_kind(folder / "recipe.yaml") == "classifier" else "train"
+    return f"guidon {command} {folder / 'recipe.yaml'} -o {folder} --resume"
+
+
 def find_recipe(name: str) -> Path:
     """Return the file that a recipe's path or name stands for; a file that exists wins over a name.
 

@@ -163,7 +163,7 @@ def sample(
     record = {**samples.record, "weights": digest}
     if image is not None:
         record["low_res"] = [str(path) for path in image]
-    paths = write_samples(samples, record, out)
+    paths = [write_latents(samples, record, out)] if samples.latent else write_samples(samples, record, out)
     print(summary(samples))
     if samples.trace is not None:
         from guidon.app.trace_plot import write_trace
@@ -187,6 +187,19 @@ def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> lis
     return paths
 
 
+def write_latents(samples: Samples, record: dict[str, Any], folder: Path) -> Path:
+    """Write latents, ``x`` (N, C, H, W), as one safetensors file that carries its record; return where."""
+    import json
+
+    from guidon.app.pictures import free_paths
+    from guidon.checkpoints.native import write_tensors
+
+    (path,) = free_paths(folder, ["latents"], ".safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, {"x": samples.x}, {"guidon": json.dumps(record)})
+    return path
+
+
 def summary(samples: Samples) -> str:
     """Return what was done, in a line."""
     record = samples.record
@@ -199,6 +212,8 @@ def summary(samples: Samples) -> str:
 
 
 def _listed(paths: list[Path]) -> str:
+    if len(paths) == 1:
+        return f"{paths[0]}, latents for the model's autoencoder"
     first, last, sheet = paths[0], paths[-2], paths[-1]
     return f"{first}{f' to {last.name}' if last != first else ''} and {sheet.name}"
 

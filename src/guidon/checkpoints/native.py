@@ -92,10 +92,11 @@ def local_folder(source: str | Path) -> Path:
         ) from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write named tensors as safetensors; an error of the file system is raised as `OSError`."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> None:
+    """Write named tensors as safetensors, with notes in its header; an error of the file system is raised as `OSError`."""
+    host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
-        safetensors.torch.save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+        safetensors.torch.save_file(host, path, notes)
     except SafetensorError as error:  # the library wraps a full disk in an error of its own
         raise OSError(str(error)) from error
 

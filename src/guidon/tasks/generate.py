@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from guidon.errors import NotSupported
 from guidon.guidance.rule import Rule
 from guidon.noise.level import Level
 from guidon.noise.process import Process
@@ -55,12 +56,21 @@ class Samples:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    @property
+    def latent(self) -> bool:
+        """Whether these are no images but what an autoencoder makes images of."""
+        return self.x.shape[1] not in (1, 3)
+
     def uint8(self) -> NDArray[np.uint8]:
-        """Return the images as (N, H, W, C) of 0 to 255."""
+        """Return the images as (N, H, W, C) of 0 to 255; raises `NotSupported` for latents."""
+        if self.latent:
+            raise NotSupported(
+                f"these are latents of {self.x.shape[1]} channels, no images; decode samples.x with the model's autoencoder"
+            )
         return to_uint8(self.x).permute(0, 2, 3, 1).cpu().numpy()
 
     def pil(self) -> list[Image.Image]:
-        """Return the images as PIL images, grey or RGB."""
+        """Return the images as PIL images, grey or RGB; raises `NotSupported` for latents."""
         return [Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels) for pixels in self.uint8()]
 
 
