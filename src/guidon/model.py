@@ -21,7 +21,7 @@ from guidon.conditioning.condition import Context
 from guidon.conditioning.images import SmallImages, enlarged, small_images
 from guidon.conditioning.labels import LabelEncoder, Labels
 from guidon.errors import BadValue, DamagedCheckpoint, SaveFailed, UnknownLabel
-from guidon.guidance import Rule
+from guidon.guidance import CFG, NULL, Moment, Rule
 from guidon.model_config import ModelConfig, check_fit, first_problem, label_doors
 from guidon.model_request import (
     Label,
@@ -193,13 +193,13 @@ class Model(nn.Module):
         known = classifier.classes if self.classes is None and isinstance(classifier, Classifier) else self.classes
         names = wanted_labels(known, labels, n, numbers=classifier is not None)
         seeds = seeds_of(seed, len(names))
-        if rule is None:
-            rule = defaults.rule if self.classes is not None else 1.0  # nothing to be guided towards
-        rule_ = as_rule(rule)
+        rule_ = as_rule(defaults.rule if rule is None else rule)
         solver_ = as_member("solver", defaults.solver if solver is None else solver)
         grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
         levels = grid_.levels(self.process, whole("steps", steps))
+        if rule is None and self.classes is None and NULL in rule_.branches(Moment(*levels[:2]), rule_.init()):
+            rule_ = CFG(1.0)  # there is nothing to be guided towards
         further = {
             name: [] if told is None else listed(told)
             for name, told in (("negative", negative), ("also", also), ("partial", partial))

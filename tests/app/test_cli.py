@@ -14,7 +14,19 @@ from guidon._version import __version__
 from guidon.app import sample_command
 from guidon.errors import SaveFailed
 
-COMMANDS = ("train", "sample", "info", "list", "rules", "solvers", "cite", "demo")
+COMMANDS = (
+    "train",
+    "train-classifier",
+    "sample",
+    "convert",
+    "nll",
+    "info",
+    "list",
+    "rules",
+    "solvers",
+    "cite",
+    "demo",
+)
 
 
 def test_help_comes_fast_and_without_torch():
@@ -54,7 +66,9 @@ def test_examples_fit_a_narrow_terminal_unwrapped(guidon):
 
 
 def _examples(command):
-    return importlib.import_module(f"guidon.app.{f'{command}_command' if command else 'cli'}").EXAMPLES
+    return importlib.import_module(
+        f"guidon.app.{f'{command}_command'.replace('-', '_') if command else 'cli'}"
+    ).EXAMPLES
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --label 3 5 --n 8            eight 3s and eight 5s
   guidon info samples/0000-3.png                         how this was made
   guidon sample --like samples/0000-3.png -o again       the same, bit for bit
-  guidon convert presets                                 released weights to take
+  guidon convert presets                                 weights of others
   guidon rules                                           ways to guide
   guidon rules apg                                       one of them in full
   guidon solvers                                         ways to sample

@@ -22,8 +22,8 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --label 3 --rule "cfg(4, when=interval(0.3, 3))"
   guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
   guidon sample runs/digits --label 3 --rule "negative(4)" --negative 8 --trace
-  guidon sample RUN --classifier RUN2 --weight 2 --class 3    led by a classifier
-  guidon sample UPSAMPLER --class 207 --image small.png       a small image enlarged
+  guidon sample runs/base --classifier runs/judge --weight 2 --class cat
+  guidon sample models/upsample64-256 --class 207 --image small.png
   guidon sample --like out/0007-0.png -o again         that image, bit for bit
 
 What can be named: guidon rules, guidon list solvers, guidon list grids."""
