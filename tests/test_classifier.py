@@ -290,6 +290,8 @@ def test_small_images_that_do_not_fit() -> None:
         (None, "--image"),
         (torch.zeros(1, 1, 5, 4), "4x4"),
         (torch.zeros(3, 1, 4, 4), "one for each image"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), "divide by 127.5"),
+        ([], "no image is given"),
     ]:
         with pytest.raises(BadValue, match=says):
             model.sample("cat", n=2, image=image, steps=1)
@@ -297,3 +299,34 @@ def test_small_images_that_do_not_fit() -> None:
         tiny().sample("cat", image=low, steps=1)
     with pytest.raises(ShapeMismatch, match="spatial door of 1 channels"):
         tiny(low_res=(4, 4))
+
+
+def test_a_classifier_is_told_classes_and_nothing_else() -> None:
+    """What a network is told of no class, or of a random one, is no class id."""
+    model, judge = tiny(), small()
+    for condition in ("null", "random"):
+        with pytest.raises(NotSupported, match=f"'{condition}'"):
+            model.sample("cat", rule=f"cfg(1) | classifier(2, condition='{condition}')", classifier=judge, steps=2)
+    with pytest.raises(NotSupported, match="'negative'"):
+        model.sample(
+            "cat", rule="cfg(1) | classifier(2, condition='negative')", negative=[None], classifier=judge, steps=2
+        )
+    x = model.sample("cat", rule="negative(2) | classifier(2)", negative=[None], classifier=judge, steps=2).x
+    assert torch.equal(x, model.sample("cat", rule="cfg(2) | classifier(2)", classifier=judge, steps=2).x)
+
+
+@pytest.mark.parametrize(
+    "rule", ["classifier(2) | pag(2)", "pag(2) | classifier(2)", "autoguidance(2) | classifier(2)"]
+)
+def test_what_needs_no_class_goes_with_a_classifier_on_a_model_without(rule: str) -> None:
+    model = tiny(**UNCONDITIONAL)
+    settings: dict[str, Any] = {"classifier": small(), "steps": 3, "weak": model.degraded() if "auto" in rule else None}
+    assert torch.isfinite(model.sample("cat", rule=rule, **settings).x).all()
+
+
+def test_a_models_own_default_is_kept_unless_it_needs_a_class() -> None:
+    settings = {"steps": 3, "rule": "cfg(1) | threshold(-0.1, 0.1)"}
+    clipped = tiny(**UNCONDITIONAL, sample=settings)
+    assert clipped.sample(n=2, solver="euler", grid="karras").x.abs().max() <= 0.1
+    assert clipped.sample(n=1).record["rule"] == "cfg(1) | threshold(-0.1, 0.1)"
+    assert tiny(**UNCONDITIONAL).sample(n=1, steps=1).record["rule"] == "cfg(1)"

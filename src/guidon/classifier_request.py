@@ -63,14 +63,16 @@ def told_to_classifier(
     Args:
         classes: that there are; None where labels are numbers alone.
         names: the label of each image.
-        further: as in `conditions`.
+        further: as in `conditions`; "no class" among them is nothing that a classifier can be told.
 
     Raises:
         BadValue: an image has no class.
     """
     if None in names:
         raise BadValue("a classifier cannot guide towards no class; give every image a label")
-    each = {"given": list(names)} | {name: [label] * len(names) for name, label in numbered(further).items()}
+    each = {"given": list(names)} | {
+        name: [label] * len(names) for name, label in numbered(further).items() if label is not None
+    }
 
     def number(label: Label) -> int:
         return whole("a label", label) if classes is None else class_id(label, classes)
@@ -80,7 +82,7 @@ def told_to_classifier(
 
 
 def check_classifier(classifier: Classifier, model: Steered) -> None:
-    """Refuse a classifier that is for other images, noise or classes than a model; raises `BadValue`."""
+    """Refuse a classifier that is for other images, noise or classes than a model; raises `BadValue` or `ShapeMismatch`."""
     if classifier.shape != model.shape:
         raise ShapeMismatch(
             f"the classifier {classifier.name} is for images {classifier.shape} and the model gives {model.shape}; "

@@ -83,7 +83,8 @@ class Model(nn.Module):
         self.encoder: LabelEncoder | None = None
         if config.classes is not None:
             ((door, width),) = label_doors(config, network.config).items()
-            self.encoder = LabelEncoder(len(config.classes), width, door, null=config.null)  # type: ignore[arg-type]
+            deviation = getattr(network, "label_deviation", 1.0)
+            self.encoder = LabelEncoder(len(config.classes), width, door, null=config.null, deviation=deviation)  # type: ignore[arg-type]
 
     @property
     def network(self) -> nn.Module:
@@ -109,6 +110,11 @@ class Model(nn.Module):
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
         return self.config.shape
+
+    @property
+    def low_res(self) -> tuple[int, int] | None:
+        """Height and width of the small image that a super-resolution model enlarges."""
+        return self.config.low_res
 
     @property
     def device(self) -> torch.device:
@@ -204,19 +210,20 @@ class Model(nn.Module):
             name: [] if told is None else listed(told)
             for name, told in (("negative", negative), ("also", also), ("partial", partial))
         }
-        small = small_images(image, self.config.low_res, self.shape[0])
-        contexts = conditions(self, names, seeds, {} if self.classes is None and classifier is not None else further)
+        small = small_images(image, self.low_res, self.shape[0])
+        told = {} if self.classes is None and classifier is not None else further  # then for the classifier alone
+        contexts = conditions(self, names, seeds, told)
         networks: dict[str, Any] = {"main": self.denoiser}
         if weak is not None:
             if not isinstance(weak, Model):
                 raise BadValue(f"weak is a model, such as guidon.load(...) or model.degraded(); got {weak!r}")
-            alike = ("classes", "shape", "process", "device")
+            alike = ("classes", "shape", "low_res", "process", "device")
             if differing := [name for name in alike if getattr(weak, name) != getattr(self, name)]:
                 raise BadValue(
                     f"the weak model differs from the model itself in its {differing[0]}; both must be alike in that"
                 )
             networks["weak"] = weak.denoiser
-            contexts |= for_network("weak", conditions(weak, names, seeds, further))
+            contexts |= for_network("weak", conditions(weak, names, seeds, told))
         if small is not None:
             contexts = beside_image(contexts, enlarged(small.to(self.device), self.shape[1:], len(names)))
         if classifier is not None:
@@ -271,8 +278,12 @@ class Model(nn.Module):
         record |= {name: described(told, known) for name, told in further.items() if told}
         if weak is not None:
             record["weak"] = weak.name
-        if isinstance(classifier, Classifier):
-            record["classifier"] = {"name": classifier.name, "calibrated": classifier.tempered}
+        if classifier is not None:
+            record["classifier"] = (
+                {"name": classifier.name, "calibrated": classifier.tempered}
+                if isinstance(classifier, Classifier)
+                else None
+            )
         ids = tuple(None if name is None else int(name) if known is None else class_id(name, known) for name in names)
         return dataclasses.replace(samples, labels=ids, record=record)
 

@@ -38,20 +38,30 @@ def test_a_known_factor_on_the_logits_is_found_and_undone(factor):
     assert fit_temperature(factor * logits, labels) == pytest.approx(factor, rel=0.03)
 
 
-def test_the_fitted_temperature_has_the_least_cross_entropy():
+def test_the_fitted_temperature_is_the_most_likely_one():
     logits, labels = honest(500)
     best = fit_temperature(3 * logits, labels)
 
     def loss(temperature: float) -> float:
-        return F.cross_entropy(3 * logits.double() / temperature, labels).item()
+        seen = F.cross_entropy(3 * logits.double() / temperature, labels).item()
+        return seen + math.log(temperature) ** 2 / 2 / len(labels)
 
     assert loss(best) == pytest.approx(min(loss(best * math.exp(x / 200)) for x in range(-100, 101)), abs=1e-6)
 
 
-def test_a_temperature_is_bounded_where_nothing_bounds_it():
-    sure = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    assert fit_temperature(sure, torch.tensor([0, 1])) == pytest.approx(0.05, rel=1e-3)
-    assert fit_temperature(sure, torch.tensor([1, 0])) == pytest.approx(20, rel=1e-3)
+def test_without_evidence_a_temperature_stays_near_1():
+    """Ninety images all right, by a solid margin; and logits that say nothing at all."""
+    labels = torch.arange(90) % 10
+    solid = 6.0 * torch.nn.functional.one_hot(labels, 10)
+    assert 0.4 < fit_temperature(solid, labels) < 1
+    assert fit_temperature(torch.zeros(90, 10), labels) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_temperature_has_bounds():
+    labels = torch.arange(10_000) % 2
+    faint = 0.01 * torch.nn.functional.one_hot(labels, 2)
+    assert fit_temperature(faint, labels) == pytest.approx(0.05, rel=1e-2)
+    assert fit_temperature(500 * faint, 1 - labels) == pytest.approx(20, rel=1e-2)
 
 
 def test_calibration_error_by_hand():

@@ -85,20 +85,35 @@ def test_losses_differ_by_how_the_bound_is_scaled(learned: bool) -> None:
         found = DenoisingLoss(model, Objective(loss=loss, **more)).terms(images, None, draw)
         return {name: value.detach() for name, value in found.items()}
 
-    mse, rescaled, bound, whole = (terms(loss) for loss in ("mse", "rescaled-mse", "kl", "rescaled-kl"))
+    mse, bound, whole = (terms(loss) for loss in ("mse", "kl", "rescaled-kl"))
     assert bound.keys() == whole.keys() == {"vb"}
     torch.testing.assert_close(whole["vb"], 50 * bound["vb"])
-    assert torch.equal(mse["mse"], rescaled["mse"])
     if not learned:
-        assert mse.keys() == rescaled.keys() == {"mse"}
+        assert mse.keys() == {"mse"}
         assert not torch.equal(terms("kl", variance="large")["vb"], bound["vb"])
         return
+    rescaled = terms("rescaled-mse")
+    assert torch.equal(mse["mse"], rescaled["mse"])
     torch.testing.assert_close(mse["vb"], bound["vb"])
     torch.testing.assert_close(rescaled["vb"], mse["vb"] * 50 / 1000)
     weighted = terms("mse", weighting="min-snr")
     assert torch.equal(weighted["vb"], mse["vb"])
     factor = Objective(weighting="min-snr").weight(model.denoiser.output, draw.level)
     torch.testing.assert_close(weighted["mse"], mse["mse"] * factor)
+
+
+@pytest.mark.parametrize(
+    ("learned", "settings"),
+    [
+        (False, {"loss": "rescaled-mse"}),
+        (True, {"loss": "kl", "weighting": "min-snr"}),
+        (True, {"loss": "kl", "variance": "large"}),
+        (False, {"loss": "mse", "variance": "large"}),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(learned: bool, settings: dict[str, str]) -> None:
+    with pytest.raises(BadValue, match="would change nothing"):
+        DenoisingLoss(tiny(learned), Objective(**settings))  # type: ignore[arg-type]
 
 
 def test_the_bound_is_that_of_the_whole_table() -> None:

@@ -40,7 +40,9 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
     missing = [key for key in _NEEDED if key not in record]
     if missing:
         raise DataError(f"the guidon record of {image} lacks {', '.join(missing)}; it cannot be made again")
-    loaded, digest = _open(record, image, model, device or record["device"])
+    where = device or record["device"]
+    loaded, digest = _open(record, image, model, where)
+    classifier = _classifier(record, image, where)
     if record.get("weights") and digest != record["weights"]:
         print(
             f"note: {loaded.name} holds other weights than {image} was made with; the image will differ",
@@ -56,15 +58,17 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
                 n=None if labelled else len(record["seeds"]),
                 seed=record["seeds"],
                 on_step=on_step,
-                weak=open_weak(record["weak"], loaded, device or record["device"]) if record.get("weak") else None,
-                classifier=_classifier(record, image, device or record["device"]),
+                weak=open_weak(record["weak"], loaded, where) if record.get("weak") else None,
+                classifier=classifier,
                 image=open_pictures([Path(name) for name in record["low_res"]]) if record.get("low_res") else None,
                 **{key: record[key] for key in ("negative", "also", "partial") if key in record},
                 **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
             )
     finally:
         torch.set_num_threads(threads)
-    new = {**samples.record, "weights": digest}
+    new = {**samples.record, "weights": digest} | {key: record[key] for key in ("low_res",) if key in record}
+    if classifier is not None:
+        new["classifier"]["weights"] = record["classifier"].get("weights")
     which = record.get("image")
     print(summary(samples))
     if which is None:
@@ -81,9 +85,8 @@ def _open(record: Record, image: Path, model: str | None, device: str) -> tuple[
     if model is not None:
         return open_model(model, device)
     name = record["model"]
-    places = [Path(name), *(parent / name for parent in image.resolve().parents)]
     try:
-        return open_model(next((place for place in places if place.is_dir()), name), device)
+        return open_model(_found(name, image), device)
     except MissingFile as error:
         raise MissingFile(
             f"{image} was made with {name}, which cannot be found: {error}. "
@@ -92,13 +95,22 @@ def _open(record: Record, image: Path, model: str | None, device: str) -> tuple[
 
 
 def _classifier(record: Record, image: Path, device: str) -> Classifier | None:
-    """Open the classifier of a record, None where there was none."""
+    """Open the classifier of a record, None where there was none; raises `DataError` where it was a function."""
     if "classifier" not in record:
-        if "classifier(" in record["rule"]:
-            raise DataError(f"{image} was led by a function that no record can hold; make it again from Python")
         return None
     told = record["classifier"]
-    return open_classifier(told["name"], device, calibrated=told["calibrated"])
+    if told is None:
+        raise DataError(f"{image} was led by a function, which no record can hold; make it again from Python")
+    classifier, digest = open_classifier(_found(told["name"], image), device, calibrated=told["calibrated"])
+    if digest != told.get("weights", digest):
+        print(f"note: {told['name']} holds other weights than {image} was made with; it will differ", file=sys.stderr)
+    return classifier
+
+
+def _found(name: str, image: Path) -> str | Path:
+    """Return where a folder of a record is: as written there, from here or from a folder that the image lies in."""
+    places = [Path(name), *(parent / name for parent in image.resolve().parents)]
+    return next((place for place in places if place.is_dir()), name)
 
 
 def _verdict(old: Path, new: Path, record: Record) -> str:

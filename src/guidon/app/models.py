@@ -65,10 +65,19 @@ def open_weak(text: str, model: Model, device: str | None = None) -> Model:
     return model.degraded(noise, int(found[2] or 0))
 
 
-def open_classifier(source: str, device: str | None = None, *, calibrated: bool = False) -> Classifier:
-    """Load a classifier of noisy images; ``calibrated`` as in `Classifier.calibrated`, ``device`` as in `open_model`."""
-    classifier = load_classifier(find_model(source)).to(_device(device))
-    return classifier.calibrated() if calibrated else classifier
+def open_classifier(
+    source: str | Path, device: str | None = None, *, calibrated: bool = False
+) -> tuple[Classifier, str]:
+    """Load a classifier of noisy images and return it with the SHA-256 of its weights file.
+
+    Args:
+        source, device: as in `open_model`.
+        calibrated: as in `Classifier.calibrated`.
+    """
+    name = find_model(source)
+    classifier = load_classifier(name).to(_device(device))
+    digest = weights_digest(surviving(local_folder(name)) / TENSORS)
+    return (classifier.calibrated() if calibrated else classifier), digest
 
 
 def weights_digest(path: Path) -> str:

@@ -26,7 +26,7 @@ def bundled_recipes(kind: str | None = None) -> dict[str, Path]:
 
 def recipe_kind(path: Path) -> str:
     """Return what a recipe is for, as its ``kind:`` says: "classifier", or "model" where it says nothing."""
-    said = re.search(r"^kind:\s*(\w+)", path.read_text(), re.MULTILINE)
+    said = re.search(r"^kind:\s*[\"']?(\w+)", path.read_text(), re.MULTILINE)
     return said[1] if said else "model"
 
 

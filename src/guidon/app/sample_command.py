@@ -135,7 +135,9 @@ def sample(
 
         loaded, digest = open_model(model, device)
         worse = None if weak is None else open_weak(weak, loaded, device)
-        judge = None if classifier is None else open_classifier(classifier, device, calibrated=calibrated)
+        judge = judge_digest = None
+        if classifier is not None:
+            judge, judge_digest = open_classifier(classifier, device, calibrated=calibrated)
         small = None if image is None else open_pictures(image)
     settings: dict[str, Any] = {
         "rule": rule_,
@@ -161,6 +163,8 @@ def sample(
             **{key: value for key, value in settings.items() if value is not None},
         )
     record = {**samples.record, "weights": digest}
+    if judge is not None:
+        record["classifier"]["weights"] = judge_digest
     if image is not None:
         record["low_res"] = [str(path) for path in image]
     paths = [write_latents(samples, record, out)] if samples.latent else write_samples(samples, record, out)

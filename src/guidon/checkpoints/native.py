@@ -40,7 +40,12 @@ def write_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Map
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a checkpoint folder back: its config and its tensors.
+    """Read a checkpoint folder back: its config and its tensors; raises as `read_config` does."""
+    return read_config(folder), read_tensors(surviving(folder) / TENSORS)
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Read the config of a checkpoint folder.
 
     Raises:
         MissingFile: the folder or one of its files is not there.
@@ -60,7 +65,7 @@ def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tenso
         raise DamagedCheckpoint(f"{folder / CONFIG} is not readable JSON ({error}); copy it again") from error
     if not isinstance(config, dict):
         raise DamagedCheckpoint(f"{folder / CONFIG} does not hold a model's config; copy it again")
-    return config, read_tensors(folder / TENSORS)
+    return config
 
 
 def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path) -> None:

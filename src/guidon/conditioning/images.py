@@ -59,6 +59,12 @@ def small_images(image: SmallImages | None, size: tuple[int, int] | None, channe
     if not isinstance(image, Tensor):
         pictures = [image] if isinstance(image, Image.Image) else list(image)
         modes = {1: "L", 3: "RGB"}
+        if not pictures or channels not in modes:
+            raise BadValue(
+                "no image is given; give one, or one for each that is sampled"
+                if not pictures
+                else f"this model enlarges images of {channels} channels, which no picture has; give a tensor (N, {channels}, h, w)"
+            )
         pixels = [
             np.asarray(picture.convert(modes[channels])).reshape(picture.height, picture.width, channels)
             for picture in pictures
@@ -68,6 +74,8 @@ def small_images(image: SmallImages | None, size: tuple[int, int] | None, channe
                 f"the images differ in size: {sorted({p.shape[:2] for p in pixels})}; resize them to {size[0]}x{size[1]}"
             )
         image = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    if not image.is_floating_point():
+        raise BadValue(f"a small image is of floats in [-1, 1], not of {image.dtype}; divide by 127.5 and subtract 1")
     if image.ndim != 4 or tuple(image.shape[1:]) != (channels, *size):
         raise ShapeMismatch(
             f"this model enlarges images of {size[0]}x{size[1]}, {channels} channels, not {tuple(image.shape[1:])}; resize them"

@@ -74,14 +74,19 @@ class LabelEncoder(nn.Module):
         width: the width that the network expects at this door.
         door: "vector" gives (B, width), "tokens" (B, 1, width), "spatial" (B, width, 1, 1).
         null: whether there is a row for the null; false for models that never learned to do without a class.
+        deviation: of the rows before training.
     """
 
-    def __init__(self, classes: int, width: int, door: Door = "vector", *, null: bool = True) -> None:
+    def __init__(
+        self, classes: int, width: int, door: Door = "vector", *, null: bool = True, deviation: float = 1.0
+    ) -> None:
         super().__init__()
         if door not in ("vector", "tokens", "spatial"):
             raise BadValue(f"there is no door {door!r}; choose vector, tokens or spatial")
         self.classes, self.width, self.door = classes, width, door
         self.embedding = nn.Embedding(classes + null, width)
+        with torch.no_grad():
+            self.embedding.weight.mul_(deviation)
 
     def forward(self, labels: Labels) -> Context:
         """Return the context of a batch of labels.

@@ -25,7 +25,7 @@ class Chain(Rule):
     """A rule and what follows it.
 
     Args:
-        links: the rule, then contrasts and stages, from left to right.
+        links: the rule, then contrasts, pushes and stages, from left to right.
 
     Raises:
         BadValue: the first is no rule, a link cannot stand where it does, or a shape has no difference to its left.
@@ -42,7 +42,7 @@ class Chain(Rule):
             if isinstance(link, Rule) and not (isinstance(link, Push) or (isinstance(link, Contrast) and link.adds)):
                 raise BadValue(f"{to_text(link)} cannot add to another rule; let it stand first")
             if isinstance(link, Shape) and not any(isinstance(left, Contrast) for left in self._unshaped(i)):
-                result = next((left for left in reversed(self.links[:i]) if isinstance(left, Reshape)), None)
+                result = next((left for left in reversed(self.links[:i]) if isinstance(left, Reshape | Push)), None)
                 raise BadValue(
                     f"{to_text(link)} changes the difference of two branches, and what stands left of it has none of "
                     "that form; put it right of a rule such as cfg(3)"
@@ -58,8 +58,8 @@ class Chain(Rule):
                 )
 
     def _unshaped(self, i: int) -> tuple[Rule | Link, ...]:
-        """Return what stands left of a link and right of the last reshape, which makes one result of all before it."""
-        last = max((j for j in range(i) if isinstance(self.links[j], Reshape)), default=-1)
+        """Return what stands left of a link and right of the last reshape or push, which makes one result of all before it."""
+        last = max((j for j in range(i) if isinstance(self.links[j], Reshape | Push)), default=-1)
         return self.links[last + 1 : i]
 
     @property

@@ -37,6 +37,10 @@ class Channels(Shape):
         "without this stage all channels are guided.",
     )
 
+    not_after: ClassVar[tuple[str, ...]] = (
+        "cfgpp",
+    )  # whose weight counts from the other side: no difference is the null there
+
     first: int
 
     def __post_init__(self) -> None:

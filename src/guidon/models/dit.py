@@ -147,6 +147,7 @@ class DiT(nn.Module):
     Config = DiTConfig
     # what touches time and pixels: no hidden matrices
     ends = ("x_embedder.", "t_embedder.mlp.0.", "final_layer.")
+    label_deviation = 0.02  # of the label encoder's rows before training, as in the authors' code
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()

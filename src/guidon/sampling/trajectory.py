@@ -18,6 +18,7 @@ from guidon import registry
 from guidon.conditioning.condition import Context
 from guidon.conditioning.corrupt import Drawn, RowNoise, corrupted
 from guidon.errors import BadValue, NotSupported, NumericalError, ShapeMismatch
+from guidon.guidance.push import Push
 from guidon.guidance.rule import GIVEN, NULL, Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
@@ -288,15 +289,23 @@ class Trajectory:
                 )
             if branch.corruption is not None and self._row_noise is None:
                 raise NotSupported("the rule blurs conditions and this trajectory has no row_noise to do it with")
-        if {GIVEN, NULL} <= set(self.wanted) and self._contexts["given"] is self._contexts["null"]:
-            raise NotSupported(
-                f"the rule {registry.to_text(self._rule)} steers by what a class changes, and to a model without classes it changes "
-                "nothing; leave that part of the rule out"
-            )
+        if "null" in self._contexts and self._contexts["given"] is self._contexts["null"]:
+            self._check_differences()
+
+    def _check_differences(self) -> None:
+        """Refuse, for a model without classes, whatever steers by what a class changes."""
+        rules = [link for link in getattr(self._rule, "links", (self._rule,)) if isinstance(link, Rule)]
+        for at, rule in itertools.product(self._moments(), rules):
+            if not isinstance(rule, Push) and NULL in rule.branches(at, rule.init()):
+                raise NotSupported(
+                    f"the rule {registry.to_text(rule)} steers by what a class changes, and to a model without classes it changes "
+                    "nothing; leave that part of the rule out"
+                )
 
     def _context(self, branch: Branch) -> Told:
         """Return what a network is told; raises `NotSupported` where nobody said."""
-        context = self._contexts.get(f"{branch.network}:{branch.condition}", self._contexts.get(branch.condition))
+        usual = None if branch.gradient else self._contexts.get(branch.condition)  # a classifier is told otherwise
+        context = self._contexts.get(f"{branch.network}:{branch.condition}", usual)
         if context is None:
             known = ", ".join(sorted(name for name in self._contexts if ":" not in name)) or "none"
             raise NotSupported(
@@ -332,7 +341,10 @@ def _remedy(condition: str) -> str:
     """Return what to do about a condition that nobody gave."""
     name, _, number = condition.partition("-")
     if name in ("null", "random"):
-        return "this model has no classes, or never learned to do without one; take a rule that needs none, such as pag or autoguidance"
+        return (
+            "this model has no classes, or never learned to do without one; take a rule that needs no such branch, such as pag, "
+            "autoguidance or 'cfg(1) | classifier(2)'"
+        )
     return f"give {number or 'one'} with {name}=..., on the command line --{name}, or use another rule"
 
 

@@ -35,7 +35,7 @@ class Row:
         noise_level: sigma / alpha.
         accuracy: share of the images whose class has the largest logit, 0 to 1.
         cross_entropy, calibration_error: of the classifier as it is, in nats and from 0 to 1.
-        temperature: that makes the cross-entropy least.
+        temperature: that fits best, see `fit_temperature`.
         tempered_cross_entropy, tempered_calibration_error: of the logits divided by it, on the images it was fitted to.
     """
 
@@ -109,27 +109,33 @@ def measured_levels(process: Process) -> list[Level]:
 @torch.no_grad()
 def noisy_logits(classifier: Classifier, images: Tensor, level: Level, *, seed: int) -> Tensor:
     """Return the raw logits (N, K), float32 on the CPU, of images (N, C, H, W) at a level; the noise is a function of the seed."""
-    found = []
+    found, training = [], classifier.training
+    classifier.eval()
     for start in range(0, len(images), CHUNK):
         part = images[start : start + CHUNK]
         generator = torch.Generator()
         generator.manual_seed(int(random_for("measured noise", seed, start).integers(2**63)))
         x = level.alpha * part + level.sigma * torch.randn(part.shape, generator=generator)
         found.append(classifier.logits(x.to(classifier.device), level).cpu())
+    classifier.train(training)
     return torch.cat(found)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return the temperature, 0.05 to 20, by which logits (N, K) divided have the least cross-entropy with labels (N,).
+    """Return the temperature, 0.05 to 20, by which logits (N, K) divided fit labels (N,) best.
 
-    Source: Guo et al., arXiv 1706.04599, section 4.2.
+    It is the most likely one if before any image its logarithm is normal about 0 with deviation 1: where all images are right, or
+    noise leaves nothing to be seen, the cross-entropy alone would ask for no temperature in particular, or for none that is finite.
+
+    Source: Guo et al., arXiv 1706.04599, section 4.2, without the prior.
     """
     exact = logits.double()
 
-    def cross_entropy(log_temperature: float) -> float:
-        return float(F.cross_entropy(exact / math.exp(log_temperature), labels))
+    def surprise(log_temperature: float) -> float:
+        seen = F.cross_entropy(exact / math.exp(log_temperature), labels, reduction="sum")
+        return float(seen) + log_temperature**2 / 2
 
-    found = minimize_scalar(cross_entropy, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
+    found = minimize_scalar(surprise, bounds=(math.log(COLDEST), math.log(HOTTEST)), method="bounded")
     return math.exp(found.x)
 
 

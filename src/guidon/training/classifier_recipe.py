@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from guidon.checkpoints.native import local_folder, read_checkpoint
+from guidon.checkpoints.native import local_folder, read_config
 from guidon.classifier import Classifier, ClassifierConfig
 from guidon.errors import BadRecipe, BadValue
 from guidon.model_config import ModelConfig, first_problem
@@ -150,7 +150,7 @@ class ClassifierRecipe(RunRecipe[Classifier]):
 
 def base_config(base: str) -> ModelConfig:
     """Return what the model in a folder or on the hub is; raises `MissingFile`, `DamagedCheckpoint`, `BadRecipe`."""
-    config, _ = read_checkpoint(local_folder(base))
+    config = read_config(local_folder(base))
     if config.get("kind") == "classifier":
         raise BadRecipe(f"model.base: {base} is a classifier; give the model that is to be guided")
     try:

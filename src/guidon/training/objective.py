@@ -55,10 +55,25 @@ class Objective(BaseModel):
     )
 
     def check(self, process: Process, learned_variance: bool) -> None:
-        """Refuse a process that has no steps where the objective needs some; raises `BadValue`."""
+        """Refuse settings that would change nothing, and a process without the steps that the objective needs; raises `BadValue`."""
+        bound_alone = self.loss.endswith("kl")
+        idle = {
+            "weighting: min-snr": (self.weighting != "none" and bound_alone, "it weighs a squared error"),
+            "variance: large": (
+                self.variance == "large" and (learned_variance or not bound_alone),
+                "it is for kl losses without a learned variance",
+            ),
+            "loss: rescaled-mse": (
+                self.loss == "rescaled-mse" and not learned_variance,
+                "it rescales what teaches a learned variance",
+            ),
+        }
+        for setting, (useless, why) in idle.items():
+            if useless:
+                raise BadValue(f"{setting} would change nothing here, for {why}; leave it out")
         needs = {
             "a learned variance": learned_variance,
-            f"the loss {self.loss}": self.loss.endswith("kl"),
+            f"the loss {self.loss}": bound_alone,
             "importance sampling of times": self.times == "importance",
         }
         if any(needs.values()) and not isinstance(process, VPTable):
@@ -153,7 +168,8 @@ class DenoisingLoss(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
         """Return the loss of every image, float32 (B,); arguments as in `terms`."""
         terms = self.terms(images, labels, draw)
-        self.also = {name: value.detach().mean() for name, value in terms.items()} if len(terms) > 1 else {}
+        weight = 1.0 if draw.weight is None else draw.weight.to(images.device, torch.float32)
+        self.also = {name: (weight * value.detach()).mean() for name, value in terms.items()} if len(terms) > 1 else {}
         return torch.stack(list(terms.values())).sum(0)
 
     def terms(self, images: Tensor, labels: Tensor | None, draw: Draw) -> dict[str, Tensor]:

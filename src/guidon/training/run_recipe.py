@@ -182,7 +182,9 @@ class RunRecipe(Section, ABC, Generic[Trained]):
     def read(cls, content: Mapping[str, Any], source: str = "recipe") -> Self:
         """Make a recipe of nested mappings; ``source`` names them in errors. Raises `BadRecipe`."""
         kind = content.get("kind", "model")
-        if kind != cls.kind_of_recipe and kind in COMMANDS:
+        if kind == cls.kind_of_recipe == "model":  # which a recipe need not say
+            content = {key: value for key, value in content.items() if key != "kind"}
+        if kind != cls.kind_of_recipe and isinstance(kind, str) and kind in COMMANDS:
             raise BadRecipe(f"{source} is the recipe of a {kind}; give it to `{COMMANDS[kind]}`")
         try:
             return cls(**content)
