@@ -64,7 +64,11 @@ def test_losses(name: str, case: dict[str, Any]) -> None:
     model.denoiser.network, model.encoder = network, encoder
 
     levels = chain(case, model.process)
-    objective = Objective(loss=case["loss_type"].replace("_", "-"), variance=FIXED.get(case["var_type"], "small"))
+    loss = case["loss_type"].replace("_", "-")
+    if case["var_type"] in FIXED and loss == "rescaled-mse":
+        loss = "mse"  # there is nothing to rescale
+    fixed = {"variance": FIXED[case["var_type"]]} if case["var_type"] in FIXED and loss.endswith("kl") else {}
+    objective = Objective(loss=loss, **fixed)
     t = torch.tensor([levels[i + 1].t for i in index.tolist()], dtype=torch.float64)
     draw = Draw(model.process.level(t), torch.zeros(len(images), dtype=torch.bool), noise)
     at = draw.level.like(images)

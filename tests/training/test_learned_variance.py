@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from training.tiny import tiny_recipe
 
 from guidon.conditioning.condition import Context
-from guidon.errors import BadRecipe
+from guidon.errors import BadRecipe, BadValue
 from guidon.model import Model, ModelConfig
 from guidon.noise.bound import bound_term
 from guidon.noise.posterior import Steps
