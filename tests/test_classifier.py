@@ -305,7 +305,7 @@ def test_a_classifier_is_told_classes_and_nothing_else() -> None:
     """What a network is told of no class, or of a random one, is no class id."""
     model, judge = tiny(), small()
     for condition in ("null", "random"):
-        with pytest.raises(NotSupported, match=f"'{condition}'"):
+        with pytest.raises(NotSupported, match=f"tells the classifier '{condition}', which it cannot"):
             model.sample("cat", rule=f"cfg(1) | classifier(2, condition='{condition}')", classifier=judge, steps=2)
     with pytest.raises(NotSupported, match="'negative'"):
         model.sample(

@@ -163,7 +163,7 @@ def test_an_unconditional_model_has_no_labels() -> None:
     model = tiny(classes=None, architecture=TINY | {"vector": None})
     samples = model.sample(n=3, steps=2)
     assert (samples.x.shape, samples.nfe) == ((3, 1, 8, 8), 2)
-    with pytest.raises(NotSupported, match="'null'"):
+    with pytest.raises(NotSupported, match="without classes"):
         model.sample(rule="cfg(3)")
     with pytest.raises(UnknownLabel, match="no classes"):
         model.sample("cat")

@@ -213,6 +213,7 @@ class Model(nn.Module):
         small = small_images(image, self.low_res, self.shape[0])
         told = {} if self.classes is None and classifier is not None else further  # then for the classifier alone
         contexts = conditions(self, names, seeds, told)
+        contexts |= {"null": contexts["given"]} if self.classes is None else {}
         networks: dict[str, Any] = {"main": self.denoiser}
         if weak is not None:
             if not isinstance(weak, Model):
@@ -232,7 +233,7 @@ class Model(nn.Module):
             networks["classifier"] = (
                 classifier if isinstance(classifier, Classifier) else FunctionClassifier(classifier)
             )
-            contexts |= {"null": contexts["given"]} if self.classes is None else {}
+            contexts |= {f"classifier:{name}": None for name in contexts if ":" not in name}  # a network's answers are not class ids
             contexts |= told_to_classifier(known, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
         models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]

@@ -147,6 +147,8 @@ def beside_image(told: Mapping[str, Told], spatial: Tensor) -> dict[str, Told]:
         return replace(context, spatial=spatial)
 
     def added(context: Told) -> Told:
+        if context is None:
+            return None
         return add(context) if isinstance(context, Context) else lambda index: add(context(index))
 
     return {name: added(context) for name, context in told.items()}

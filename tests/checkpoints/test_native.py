@@ -30,6 +30,11 @@ def test_what_is_written_comes_back(folder: Path) -> None:
     )
 
 
+def test_whoever_may_read_the_config_may_read_the_numbers(folder: Path) -> None:
+    modes = {path.stat().st_mode for path in folder.iterdir()}
+    assert len(modes) == 1
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()

@@ -100,8 +100,11 @@ def local_folder(source: str | Path) -> Path:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> None:
     """Write named tensors as safetensors, with notes in its header; an error of the file system is raised as `OSError`."""
     host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # as for any new file; the library's own are for their owner alone
     try:
         safetensors.torch.save_file(host, path, notes)
+        path.chmod(mode)
     except SafetensorError as error:  # the library wraps a full disk in an error of its own
         raise OSError(str(error)) from error
 

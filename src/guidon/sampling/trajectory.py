@@ -24,7 +24,7 @@ from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
 from guidon.solvers.solver import Ask, Noise, Solver
 
-Told = Context | Callable[[int], Context]
+Told = Context | Callable[[int], Context] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Trajectory:
         solver: how to move.
         rule: how to guide.
         contexts: what a network is told under each name that the rule's branches use ("given", "null", ...): a context, or a
-            function of the step that gives one. "weak:given" is what the network "weak" is told in place of "given".
+            function of the step that gives one. "weak:given" is what the network "weak" is told in place of "given"; None: that it
+            cannot be told that.
         noise: gives noise of the shape of ``x``.
         row_noise: gives noise for conditions, (B, *shape), for rules that blur them.
         look_on: called with the `Event` of every evaluation.
@@ -302,11 +303,15 @@ class Trajectory:
                     "nothing; leave that part of the rule out"
                 )
 
-    def _context(self, branch: Branch) -> Told:
+    def _context(self, branch: Branch) -> Context | Callable[[int], Context]:
         """Return what a network is told; raises `NotSupported` where nobody said."""
-        usual = None if branch.gradient else self._contexts.get(branch.condition)  # a classifier is told otherwise
-        context = self._contexts.get(f"{branch.network}:{branch.condition}", usual)
+        context = self._contexts.get(f"{branch.network}:{branch.condition}", self._contexts.get(branch.condition))
         if context is None:
+            if f"{branch.network}:{branch.condition}" in self._contexts:
+                raise NotSupported(
+                    f"the rule {registry.to_text(self._rule)} tells the {branch.network} {branch.condition!r}, which it cannot be told; "
+                    "take a class, or another condition"
+                )
             known = ", ".join(sorted(name for name in self._contexts if ":" not in name)) or "none"
             raise NotSupported(
                 f"the rule {registry.to_text(self._rule)} asks with the condition {branch.condition!r}, but there are: "
