@@ -21,8 +21,8 @@ from guidon.conditioning.condition import Context
 from guidon.conditioning.images import SmallImages, enlarged, small_images
 from guidon.conditioning.labels import LabelEncoder, Labels
 from guidon.errors import BadValue, DamagedCheckpoint, SaveFailed, UnknownLabel
-from guidon.guidance import CFG, NULL, Moment, Rule
-from guidon.model_config import ModelConfig, check_fit, first_problem, label_doors
+from guidon.guidance import Rule
+from guidon.model_config import ModelConfig, check_fit, first_problem, label_doors, needs_null
 from guidon.model_request import (
     Label,
     as_member,
@@ -80,6 +80,9 @@ class Model(nn.Module):
             registry.parse("output", config.output),
             config.learned_variance,
         )
+        if config.classes is None and needs_null(config.sample, self.process):  # there is nothing to be guided towards
+            plain = config.sample.model_copy(update={"rule": "cfg(1)"})
+            self.config = self.config.model_copy(update={"sample": plain})
         self.encoder: LabelEncoder | None = None
         if config.classes is not None:
             ((door, width),) = label_doors(config, network.config).items()
@@ -204,8 +207,6 @@ class Model(nn.Module):
         grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
         levels = grid_.levels(self.process, whole("steps", steps))
-        if rule is None and self.classes is None and NULL in rule_.branches(Moment(*levels[:2]), rule_.init()):
-            rule_ = CFG(1.0)  # there is nothing to be guided towards
         further = {
             name: [] if told is None else listed(told)
             for name, told in (("negative", negative), ("also", also), ("partial", partial))

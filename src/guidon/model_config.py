@@ -6,12 +6,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-import guidon.guidance
+import guidon.models.dit
 import guidon.models.unet
 import guidon.noise.grids
 import guidon.solvers  # noqa: F401  these register what a config can name
 from guidon import registry
 from guidon.errors import BadValue, ShapeMismatch
+from guidon.guidance import NULL, Moment, Rule
+from guidon.noise import Process
 
 
 class SampleDefaults(BaseModel):
@@ -91,6 +93,13 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
 def label_doors(config: ModelConfig, architecture: Any) -> dict[str, int]:
     """Return the doors of a network that are left for labels, with their widths: all but that of the small image."""
     return {door: width for door, width in architecture.doors.items() if config.low_res is None or door != "spatial"}
+
+
+def needs_null(sample: SampleDefaults, process: Process) -> bool:
+    """Return whether a model's default rule steers away from what it believes without a class."""
+    rule: Rule = registry.parse("rule", sample.rule)
+    here, there, *_ = registry.parse("grid", sample.grid).levels(process, sample.steps)
+    return NULL in rule.branches(Moment(here, there), rule.init())
 
 
 def first_problem(error: ValidationError) -> str:
