@@ -84,6 +84,8 @@ class NumericalError(GuidonError, ArithmeticError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)`` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.55)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """Return `` (did you mean 'x'?)`` for the first close name that begins so, or else the closest, or an empty string."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=len(names) or 1, cutoff=0.55)
+    begun = [other for other in names if other in close and other.startswith(name)]
+    return f" (did you mean {(begun or close)[0]!r}?)" if close else ""

@@ -234,7 +234,9 @@ class Model(nn.Module):
             networks["classifier"] = (
                 classifier if isinstance(classifier, Classifier) else FunctionClassifier(classifier)
             )
-            contexts |= {f"classifier:{name}": None for name in contexts if ":" not in name}  # a network's answers are not class ids
+            contexts |= {
+                f"classifier:{name}": None for name in contexts if ":" not in name
+            }  # a network's answers are not class ids
             contexts |= told_to_classifier(known, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
         models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]

@@ -14,7 +14,7 @@ from torch import nn
 from guidon.app import nll_command
 from guidon.app.nll_command import EXAMPLES, chain, nll, read_images
 from guidon.app.nll_plot import account, nll_figure
-from guidon.errors import ShapeMismatch, UnknownLabel
+from guidon.errors import BadValue, ShapeMismatch, UnknownLabel
 from guidon.measure.likelihood import BitsPerDim, bits_per_dim
 from guidon.model import Model, ModelConfig
 from guidon.noise.grids import Trailing
@@ -65,6 +65,19 @@ def test_what_is_written_is_what_is_measured(folder: Path, capsys: pytest.Captur
     assert Image.open(out.with_suffix(".png")).size == (1100, 396)
 
 
+def test_nothing_is_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "nll.json"
+    out.with_suffix(".png").write_text("a picture of another")
+    for seed in (1, 2):
+        nll(str(folder / "model"), "digits", n=1, seed=seed, steps=2, out=out)
+    assert out.with_suffix(".png").read_text() == "a picture of another" and not out.exists()
+    seeds = [json.loads((folder / f"nll-{run}.json").read_text())["record"]["seed"] for run in (2, 3)]
+    assert seeds == [1, 2] and (folder / "nll-3.png").exists()
+    assert f"wrote {folder / 'nll-3.json'} and {folder / 'nll-3.png'}" in capsys.readouterr().out
+    with pytest.raises(BadValue, match=r"call it .*likely\.json"):
+        nll(str(folder / "model"), "digits", out=folder / "likely.png")
+
+
 def test_the_chain_is_the_table_or_what_is_asked_for() -> None:
     table, smooth = tiny(), tiny("cosine")
     name, levels = chain(table, None, None)
@@ -74,6 +87,11 @@ def test_the_chain_is_the_table_or_what_is_asked_for() -> None:
     name, levels = chain(smooth, None, None)
     assert (name, len(levels)) == ("log-snr", 251)
     assert len(chain(smooth, "karras(rho=5)", 7)[1]) == 8
+    assert len(chain(table, "respaced", None)[1]) == 13
+    assert len(chain(table, "respaced('ddim4')", 50)[1]) == 5  # a spec says how many
+    for grid in (None, "respaced"):
+        with pytest.raises(BadValue, match="the model's chain has 12 steps, 13 are asked for; ask for --steps 1 to 12"):
+            chain(table, grid, 13)
 
 
 def test_images_come_with_the_models_own_classes() -> None:
@@ -84,7 +102,9 @@ def test_images_come_with_the_models_own_classes() -> None:
     assert not torch.equal(batch.images, read_images(tiny(), "digits", "train", 8, 1).images)
     assert len(read_images(tiny(), "digits", "train", 5000, 0)) == 1797
     assert read_images(tiny(classes="", architecture=TINY | {"vector": None}), "digits", "train", 8, 0).labels is None
-    with pytest.raises(UnknownLabel):
+    with pytest.raises(
+        UnknownLabel, match=r"^7 of the data's 10 classes .*: 3, 4, 5, 6, 7, 8, 9; it knows a, b, c\. Give"
+    ):
         read_images(tiny(classes="abc"), "digits", "train", 8, 0)
 
 

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from guidon import registry
+from guidon.app.info_command import _shown
+from guidon.app.list_command import _keys
 from guidon.app.pictures import contact_sheet, file_stems, free_paths
 from guidon.app.png import constant_weight, model_name, parameters_text, read_record, write_png
 from guidon.app.recipes import bundled_recipes, find_recipe
+from guidon.checkpoints.native import write_tensors
 from guidon.errors import MissingFile, UnknownName
 from guidon.model import Model
+from guidon.models.encoder_unet import EncoderUNetConfig
 from guidon.training.recipe import load_recipe
 
 RECORD = {
@@ -38,6 +43,39 @@ def test_info_shows_the_record_of_an_image_and_gives_it_as_json(guidon):
     assert json.loads(guidon("info out/0008-cat.png --json").out) == read_record("out/0008-cat.png")
 
 
+def test_info_shows_the_record_of_latents_and_like_says_how_to_make_them_again(guidon):
+    write_tensors(Path("latents.safetensors"), {"x": torch.zeros(2, 4, 8, 8)}, {"guidon": json.dumps(RECORD)})
+    shown = guidon("info latents.safetensors").out
+    assert "2, 4, 8, 8" in shown and "ddim(eta=0.5)" in shown
+    assert json.loads(guidon("info latents.safetensors --json").out) == {"latents": [2, 4, 8, 8], **RECORD}
+    again = guidon("sample --like latents.safetensors")
+    assert again.code == 2 and "holds latents, not an image" in again.err and "guidon info latents" in again.err
+    write_tensors(Path("bare.safetensors"), {"x": torch.zeros(2)})
+    assert "no guidon record" in (bare := guidon("info bare.safetensors")).err and bare.code == 2
+    Path("cut.safetensors").write_bytes(b"short")
+    assert "cut short" in guidon("info cut.safetensors").err
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([1.0, 2.0], "1, 2"),
+        (0.6917263481723467, "0.692"),
+        (0.9999, "0.9999"),
+        (12345.678901, "12,346"),
+        ([str(i) for i in range(1000)], "0 to 999"),
+        ([7, 8, 9], "7 to 9"),
+        (["1", "2"], "1, 2"),
+        (["0", "1", "3"], "0, 1, 3"),
+        (["00", "01", "02"], "00, 01, 02"),
+        ([True, 2, 3], "True, 2, 3"),
+        (["cat"] * 3, "cat (3 times)"),
+    ],
+)
+def test_numbers_are_short_for_people(value, text):
+    assert _shown(value) == text
+
+
 def test_info_shows_models_and_runs(guidon):
     shown = guidon("info MODEL").out
     assert "cat, dog, sea lion" in shown and "3, 12, 12" in shown
@@ -59,7 +97,15 @@ def test_list_walks_the_registry(guidon):
             assert name in everything
             assert member.__doc__, f"{kind} {name} says nothing about itself"
     assert guidon("list solvers").out == guidon("list solver").out != everything
-    assert "train.objective.dropout = 0.1" in guidon("list settings").out
+    settings, classifier = guidon("list settings").out, guidon("list classifier-settings").out
+    assert "train.objective.dropout = 0.1" in settings
+    assert "model.architecture.mlp_ratio = 4.0\n      (dit) hidden units of a block's" in settings
+    assert "model.architecture.vector_width = None\n      (unet) its width for FiLM" in settings
+    assert "model.architecture.pool = 'attention'\n      (EncoderUNet) how feature maps" in classifier
+    assert "mlp_ratio" not in classifier and "architecture.size" not in classifier
+    assert "    heads = 6\n" in guidon("list networks").out
+    for config in (*(network.Config for _, network in registry.members("network")), EncoderUNetConfig):
+        assert all(about for _, about in _keys(config)), f"{config.__name__} has keys that its docstring leaves out"
     assert "processes" in guidon("list --help").out and guidon("list processes").code == 0
     answer = guidon("list sovlers")
     assert answer.code == 2 and "solver" in answer.err

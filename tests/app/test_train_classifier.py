@@ -49,11 +49,20 @@ def test_from_a_recipe_to_a_classifier(guidon, recipe, tmp_path):
     report, classifier = read_report(run), load_classifier(run)
     assert classifier.config.calibration == report.calibration
     assert report.images == 60
-    said = re.search(
-        r"accuracy (\d+) % at noise level 0\.01, .* at noise level 10; chance 10 % \(60 images", answer.out
+    assert "on 60 images that it was not trained on (chance is 10 %;" in answer.out
+    said = re.findall(r"^ *(\S+) +(\d+) % +(\S+) *$", answer.out, re.MULTILINE)
+    assert [float(level) for level, _, _ in said] == pytest.approx([row.noise_level for row in report.rows], rel=1e-2)
+    assert [int(right) for _, right, _ in said] == [round(100 * row.accuracy) for row in report.rows]
+    assert [float(heat) for _, _, heat in said] == pytest.approx([row.temperature for row in report.rows], rel=1e-2)
+    shown = guidon("info runs/eyes").out
+    first, last = report.rows[0], report.rows[-1]
+    assert f"{100 * first.accuracy:.0f} at 0.01, " in shown and f"{100 * last.accuracy:.0f} at 100" in " ".join(
+        shown.split()
     )
-    assert said
-    assert int(said[1]) == round(100 * report.rows[0].accuracy)
+    assert "chance 10)" in shown and f"{first.temperature:.3g}, " in shown and str(first.temperature) not in shown
+    facts = json.loads(guidon("info runs/eyes --json").out)
+    assert facts["accuracy"]["rows"][0]["accuracy"] == first.accuracy
+    assert facts["calibration"]["temperatures"][0] == first.temperature
     assert "384 images" in answer.out
     assert f"the classifier is in {run.relative_to(tmp_path) / 'model'}" in answer.out
     assert Image.open(run / "accuracy.png").size == (1089, 319)
@@ -70,7 +79,7 @@ def test_a_base_with_and_without_classes(guidon, recipe, tmp_path, vector):
     made = made.model_copy(update={"model": made.model.model_copy(update={"process": "flow", "output": "velocity"})})
     torch.manual_seed(0)
     made.build((1, 8, 8), tuple("0123456789")).save_pretrained(tmp_path / "base/model")
-    line = "train-classifier eyes.yaml -o run --set model.base=base model.process=none train.steps=2"
+    line = "train-classifier eyes.yaml -o run --set model.base=base model.process=null train.steps=2"
     assert guidon(line).code == 0
     classifier, base = load_classifier(tmp_path / "run"), Model.from_pretrained(tmp_path / "base")
     assert classifier.process == base.process
@@ -89,7 +98,7 @@ def test_errors_say_what_to_do(guidon, recipe):
     assert "is the recipe of a model; give it to `guidon train`" in other_kind.err
     both = guidon("train-classifier eyes.yaml -o d --set model.base=somewhere")
     assert both.code == 2
-    assert "give either the base" in both.err
+    assert "give either the base" in both.err and "drop cosine: --set model.process=null" in both.err
     little = guidon("train-classifier eyes.yaml -o e --set data.hold_out=0.001")
     assert little.code == 2
     assert "data.hold_out 0.001 of 300 images is 0" in little.err

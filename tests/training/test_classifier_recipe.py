@@ -77,7 +77,7 @@ def test_data_that_a_classifier_cannot_learn_are_refused(shape, classes, message
     ("text", "message"),
     [
         (START + "model: {}\n", r"model: give either the base, the model that is to be guided, or a process"),
-        (START + "model: {base: a/b, process: flow}\n", r"model: give either the base"),
+        (START + "model: {base: a/b, process: flow}\n", r"base a/b decides .* drop flow: --set model\.process=null"),
         (START + "model: {process: flwo}\n", r"model\.process: there is no process 'flwo' \(did you mean 'flow'\?\)"),
         (START + "model: {process: flow, architecture: {size: 8}}\n", r"model\.architecture: size: the data decide"),
         (

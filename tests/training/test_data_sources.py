@@ -320,11 +320,16 @@ def test_a_limit_takes_the_first_items_in_every_epoch(streaming: bool, tmp_path:
 
 def test_what_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"'digts' \(did you mean 'digits'\?\): looked for .*digts"):
+    with pytest.raises(
+        DataError, match=r"'digts' \(did you mean 'digits'\?\): looked for .*digts.*--set data\.source="
+    ):
         opened("digts")
     with pytest.raises(DataError, match=r"looked for .*/\*.parquet"):
         opened(tmp_path / "*.parquet")
-    with pytest.raises(DataError, match=r"cannot open 'some/where', read as hub.*/some/where does not exist either"):
+    with pytest.raises(
+        DataError,
+        match=r"cannot open 'some/where', read as hub.*/some/where does not exist either.*--set data\.source=",
+    ):
         opened("some/where")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=f"{tmp_path}/empty"):

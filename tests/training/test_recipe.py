@@ -75,6 +75,30 @@ def test_what_is_wrong_is_named_with_the_file_and_the_key(recipe_file, text, mes
         load_recipe(recipe_file(text))
 
 
+def test_keys_of_another_network_are_told_once_with_the_remedy(recipe_file):
+    path = recipe_file("model: {architecture: {model_channels: 8, channel_mult: [1]}}\n" + PLAIN)
+    with pytest.raises(BadRecipe) as told:
+        load_recipe(path, ["model.network=dit"])
+    assert str(told.value) == (
+        f"{path}: model.architecture: model_channels, channel_mult: of a unet, but the network is a dit; replace the architecture"
+        " whole, --set model.architecture='{patch: 2, ...}'; the keys of a dit: patch, width, depth, heads, mlp_ratio, vector"
+    )
+    whole = load_recipe(path, ["model.network=dit", "model.architecture={patch: 2, width: 32, heads: 2}"])
+    assert whole.model.architecture == {"patch": 2, "width": 32, "heads": 2}
+
+
+def test_keys_that_are_there_are_listed_once_in_a_place(recipe_file):
+    with pytest.raises(BadRecipe) as told:
+        load_recipe(recipe_file("train: {steps: 5, learning: 1, warm_up: 1}\ndata: {sorce: digits}\n"))
+    lines = str(told.value).splitlines()
+    assert ["the keys there are" in line for line in lines] == [True, True, False]
+
+
+def test_what_does_not_fit_together_is_named_without_a_place(recipe_file):
+    with pytest.raises(BadRecipe, match=r"my\.yaml: a learned variance needs"):
+        load_recipe(recipe_file("model: {learned_variance: true}\n" + PLAIN))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

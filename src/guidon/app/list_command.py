@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from guidon.errors import UnknownName
@@ -14,6 +14,7 @@ EXAMPLES = """Examples:
 
   guidon list             everything
   guidon list solvers     what --solver takes
+  guidon list networks    what each network's configuration says
   guidon list settings    what a recipe, and train --set, can say
   guidon list classifier-settings     the same for train-classifier"""
 
@@ -28,13 +29,20 @@ def list_registered(kind: str | None = None) -> None:
     """
     from guidon import registry
     from guidon.app.recipes import bundled_recipes, first_comment
+    from guidon.models.encoder_unet import EncoderUNetConfig
     from guidon.training.classifier_recipe import ClassifierRecipe
     from guidon.training.recipe import Recipe  # with it comes everything that registers itself
 
     tables = {name: [_row(*member) for member in registry.members(name)] for name in registry.kinds()}
     tables["recipe"] = [(name, first_comment(path)) for name, path in bundled_recipes().items()]
-    tables["setting"] = list(_settings(Recipe))
-    tables["classifier-setting"] = list(_settings(ClassifierRecipe))
+    networks = {name: network.Config for name, network in registry.members("network")}
+    tables["network"] = [
+        row
+        for about, config in zip(tables["network"], networks.values(), strict=True)
+        for row in (about, *((f"  {key}", meaning) for key, meaning in _keys(config)))
+    ]
+    tables["setting"] = list(_settings(Recipe, networks))
+    tables["classifier-setting"] = list(_settings(ClassifierRecipe, {"EncoderUNet": EncoderUNetConfig}))
     chosen = sorted(tables) if kind is None else [_singular(kind, tables)]
     for name in chosen:
         print(name)
@@ -43,14 +51,36 @@ def list_registered(kind: str | None = None) -> None:
             print(textwrap.fill(about, 78, initial_indent="      ", subsequent_indent="      "))
 
 
-def _settings(section: Any, prefix: str = "") -> Iterator[Row]:
-    """Yield every key of a recipe under its dotted name, with its default and what it says."""
+def _settings(section: Any, networks: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
+    """Yield every key of a recipe under its dotted name, with its default and what it says.
+
+    Args:
+        section: the recipe, or a section of it.
+        networks: by name, the configurations that an architecture can be.
+        prefix: of the dotted names.
+    """
     for name, field in section.model_fields.items():
         if hasattr(field.annotation, "model_fields"):
-            yield from _settings(field.annotation, f"{prefix}{name}.")
+            yield from _settings(field.annotation, networks, f"{prefix}{name}.")
         else:
             default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
             yield f"{prefix}{name}{default}", field.description or ""
+        for network, config in networks.items() if name == "architecture" else ():
+            yield from ((f"{prefix}{name}.{key}", f"({network}) {meaning}") for key, meaning in _keys(config))
+
+
+def _keys(config: Any) -> Iterator[Row]:
+    """Yield every key of a network's configuration that the data leave open, with its default and what it says."""
+    from guidon.app.rule_cards import read_docstring
+    from guidon.training.classifier_recipe import FROM_DATA
+
+    about: dict[str, str] = {}
+    for part in config.__mro__:
+        if part.__module__.startswith("guidon."):
+            about = read_docstring(inspect.getdoc(part) or "")[2] | about
+    for name, field in config.model_fields.items():
+        if name not in FROM_DATA:
+            yield f"{name} = {field.default!r}", about.get(name, "").replace("``", "")
 
 
 def _singular(kind: str, known: dict[str, Any]) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
+
+from guidon.errors import BadValue, ShapeMismatch, UnknownLabel
 
 if TYPE_CHECKING:
     from guidon.model import Model
@@ -43,23 +46,29 @@ def nll(
     """Measure the variational bound of images under a model, in bits per dimension.
 
     Lower is better. The bound depends on the chain of levels: compare models on
-    the same one. Writes a JSON file and, beside it, a picture of how much each noise
-    level adds.
+    the same one. Writes a JSON file and, beside it, a picture of how much each
+    noise level adds; nothing is overwritten.
+
+    Images are resized to the model's shape. A model of classes is told the labels
+    of the data, each as its class of that name, or of that number where the data
+    have numbers for names; without labels it is told no class.
 
     Args:
         model: a run's folder, a model's folder, or a Hugging Face id.
         data: images, as data.source of a recipe names them: digits, a folder, Parquet files, a hub id.
         n: how many of the images, drawn with --seed.
         split: which part of the data, where they have parts.
-        steps: length of the chain; left out: the whole table of the model's process, or 250.
+        steps: length of the chain; left out: the whole table of the model's process (respaced takes no more), or 250 without a table.
         grid: where the levels lie; left out: respaced for a process with a table, else log-snr.
         variance: of the model's steps; left out: the learned one where there is one, else small.
         clip: keep what the model believes of the clean image in range.
         seed: decides which images are measured, and their noise.
         max_batch: images in one forward at most.
         device: cpu, cuda, cuda:1; left out: the first GPU where there is one.
-        out: the JSON file to write.
+        out: the JSON file to write; where it is taken, nll-2.json and so on.
     """
+    if out.suffix == ".png":
+        raise BadValue(f"--out {out} is the JSON file, the picture goes beside it; call it {out.with_suffix('.json')}")
     from guidon.app.progress import loading, steps_bar
 
     started = time.perf_counter()
@@ -98,25 +107,33 @@ def nll(
         "clip": clip,
         "seed": seed,
     }
-    picture = write_nll(out, found, record)
+    written, picture = write_nll(out, found, record)
     prior, decoder = float(found.prior.mean()), float(found.terms[:, -1].mean())
     print(
         f"{found.mean:.4f} ± {found.standard_error:.4f} bits/dim of {len(images)} images, in {len(levels) - 1} steps "
         f"(prior {prior:.4f}, decoder {decoder:.4f})"
     )
-    print(f"wrote {out} and {picture}, in {time.perf_counter() - started:.1f} s with loading")
+    print(f"wrote {written} and {picture}, in {time.perf_counter() - started:.1f} s with loading")
 
 
 def chain(model: Model, grid: str | None, steps: int | None) -> tuple[str, tuple[Level, ...]]:
-    """Return the text form of the grid, and the levels to measure on; without a wish the whole table, or 250 steps of log-snr."""
+    """Return the text form of the grid, and the levels to measure on; without a wish the whole table, or 250 steps of log-snr.
+
+    Raises:
+        BadValue: the table of the model's process has fewer steps than are asked for.
+    """
     from guidon import registry
     from guidon.model_request import as_member
     from guidon.noise import VPTable
+    from guidon.noise.grids import Respaced
 
-    table = isinstance(model.process, VPTable)
-    chosen = as_member("grid", grid or ("respaced" if table else "log-snr"))
-    whole = model.process.steps if isinstance(model.process, VPTable) and grid is None else 250
-    return registry.to_text(chosen), chosen.levels(model.process, steps or whole)
+    table = model.process.steps if isinstance(model.process, VPTable) else None
+    chosen = as_member("grid", grid or ("log-snr" if table is None else "respaced"))
+    if table is None or chosen != Respaced():
+        return registry.to_text(chosen), chosen.levels(model.process, steps or 250)
+    if steps is not None and steps > table:
+        raise BadValue(f"the model's chain has {table} steps, {steps} are asked for; ask for --steps 1 to {table}")
+    return registry.to_text(chosen), chosen.levels(model.process, steps or table)
 
 
 def read_images(model: Model, source: str, split: str, n: int, seed: int) -> Batch:
@@ -124,10 +141,11 @@ def read_images(model: Model, source: str, split: str, n: int, seed: int) -> Bat
 
     Raises:
         DataError: there is nothing there.
-        UnknownLabel: a label is none of the model's classes.
         ShapeMismatch: the images have another shape.
+        UnknownLabel: the data have classes that are none of the model's.
     """
-    from guidon.errors import ShapeMismatch
+    import torch
+
     from guidon.training.data import DataConfig, open_data
 
     channels, height, width = model.shape
@@ -138,4 +156,27 @@ def read_images(model: Model, source: str, split: str, n: int, seed: int) -> Bat
     batch = next(opened.batches(min(n, opened.size or n)))
     if batch.labels is None or model.classes is None or opened.classes is None:
         return replace(batch, labels=None)
-    return replace(batch, labels=model.labels(opened.classes).ids[batch.labels])  # by name, or by number
+    ids = _class_ids(opened.classes, model.classes)
+    return replace(batch, labels=torch.tensor(ids)[batch.labels])
+
+
+def _class_ids(names: Sequence[str], classes: Sequence[str]) -> list[int]:
+    """Return which of a model's classes those of the data are, by name or by number; raises `UnknownLabel`."""
+    from guidon.model_request import class_id
+
+    ids, strange = [], []
+    for name in names:
+        try:
+            ids.append(class_id(name, classes))
+        except UnknownLabel:
+            strange.append(name)
+    if strange:
+        raise UnknownLabel(
+            f"{len(strange)} of the data's {len(names)} classes are none of the model's: {_some(strange)}; it knows {_some(classes)}."
+            " Give data of those classes, or images without labels (a folder without sub-folders), which are measured without a class"
+        )
+    return ids
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

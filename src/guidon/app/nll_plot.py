@@ -15,20 +15,30 @@ from guidon.checkpoints.atomic import write_bytes, write_text
 from guidon.measure.likelihood import BitsPerDim
 
 
-def write_nll(out: Path, found: BitsPerDim, record: dict[str, Any]) -> Path:
-    """Write what was found as JSON, and a picture of the same name beside it; return where the picture is.
+def write_nll(out: Path, found: BitsPerDim, record: dict[str, Any]) -> tuple[Path, Path]:
+    """Write what was found as JSON, and a picture of the same name beside it; return where they are. Nothing is overwritten.
 
     Args:
-        out: the JSON file; what is there is replaced.
+        out: the JSON file, with ``-2``, ``-3``, ... behind its name where it or its picture is there already.
         found: of all images.
         record: how it was measured.
     """
-    write_text(out, json.dumps(account(found) | {"record": record}, indent=1, ensure_ascii=False))
-    stream, picture = io.BytesIO(), out.with_suffix(".png")
+    text, picture = _free(out)
+    write_text(text, json.dumps(account(found) | {"record": record}, indent=1, ensure_ascii=False))
+    stream = io.BytesIO()
     title = f"{record['model']}: {found.mean:.4f} bits/dim of {record['images']} images, in {record['steps']} steps"
     nll_figure(found, title).savefig(stream, dpi=110)
     write_bytes(picture, stream.getvalue())
-    return picture
+    return text, picture
+
+
+def _free(out: Path) -> tuple[Path, Path]:
+    """Return the first of out, out-2, out-3, ... that is taken neither as JSON nor as a picture."""
+    run, text = 1, out
+    while text.exists() or text.with_suffix(".png").exists():
+        run += 1
+        text = out.with_stem(f"{out.stem}-{run}")
+    return text, text.with_suffix(".png")
 
 
 def account(found: BitsPerDim) -> dict[str, Any]:

@@ -50,6 +50,11 @@ def read_record(path: str | Path) -> Record:
         MissingFile: there is no such file.
         DataError: it is no image, or carries no record of ours.
     """
+    if Path(path).suffix == ".safetensors":
+        raise DataError(
+            f"{path} holds latents, not an image; to make them again give `guidon sample` the settings in their record:"
+            f" guidon info {path}"
+        )
     try:
         with Image.open(path) as image:
             text = image.info.get(CHUNK)

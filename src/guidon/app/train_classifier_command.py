@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from guidon.training.calibrate import Report
 
 EXAMPLES = """Examples:
 
   guidon train-classifier digits-classifier      a recipe that comes with guidon
   guidon train-classifier my.yaml -o runs/eyes   a recipe of your own
-  guidon train-classifier my.yaml --set model.base=runs/mine
+  guidon train-classifier my.yaml --set model.base=runs/mine model.process=null
   guidon train-classifier my.yaml --budget 20m   a classifier after 20 minutes
   guidon train-classifier my.yaml --resume       go on where it stopped
 
@@ -40,29 +44,31 @@ def train_classifier(
         budget: stop after this much time, for instance 90s, 20m, 1h30m.
         resume: go on with the run that is in the folder.
     """
-    from guidon.app.progress import loading
-    from guidon.app.recipes import find_recipe
+    from guidon.app.training_run import run_training
 
-    path = find_recipe(recipe)
-    folder = Path("runs") / path.stem if out is None else out
-    with loading("torch"):
-        from guidon.app.classifier_plot import draw_report
-        from guidon.training.calibrate import read_report, sentence
-        from guidon.training.classifier_recipe import ClassifierRecipe
-        from guidon.training.loop import train as run
-    try:
-        config = run(ClassifierRecipe.load(path, sets or ()), folder, resume=resume, budget=budget).config
-    except KeyboardInterrupt:
-        if (folder / "checkpoint").exists():
-            raise KeyboardInterrupt("to go on from the last checkpoint, give the same command with --resume") from None
-        raise
-    if int(os.environ.get("RANK", 0)):  # one process of several speaks for all
+    folder = run_training("classifier", recipe, out, sets, budget, resume)
+    if folder is None:
         return
-    account, report = config.training, read_report(folder)
-    picture = draw_report(report, folder)
+    from guidon.app.classifier_plot import draw_report
+    from guidon.app.console import Output
+    from guidon.training.calibrate import read_report
+
+    report = read_report(folder)
     print(
-        f"trained {account['parameters']:,} parameters on {account['images']:,} images in {account['seconds']:.0f} s "
-        f"({account['images_per_second']:,.0f} images/s), loss {account['loss']:.4f}\n"
-        f"{sentence(report)} ({report.images:,} images that it was not trained on; {picture})\n"
-        f"the classifier is in {folder / 'model'}"
+        f"on {report.images:,} images that it was not trained on (chance is {100 * report.chance:.0f} %; "
+        f"{draw_report(report, folder)}):"
     )
+    Output().print(_table(report))
+    print(f"the classifier is in {folder / 'model'}; now: guidon sample MODEL --classifier {folder}")
+
+
+def _table(report: Report) -> Table:
+    """Return how often a classifier is right at each noise level, and the temperature that fits it there."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("noise level", "accuracy", "temperature"):
+        table.add_column(name, justify="right")
+    for row in report.rows:
+        table.add_row(f"{row.noise_level:.3g}", f"{100 * row.accuracy:.0f} %", f"{row.temperature:.3g}")
+    return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -40,24 +39,8 @@ def train(
         budget: stop after this much time, for instance 90s, 20m, 1h30m.
         resume: go on with the run that is in the folder.
     """
-    from guidon.app.progress import loading
-    from guidon.app.recipes import find_recipe
+    from guidon.app.training_run import run_training
 
-    path = find_recipe(recipe)
-    folder = Path("runs") / path.stem if out is None else out
-    with loading("torch"):
-        from guidon.training.loop import train as run
-        from guidon.training.recipe import load_recipe
-    try:
-        account = run(load_recipe(path, sets or ()), folder, resume=resume, budget=budget).config.training
-    except KeyboardInterrupt:
-        if (folder / "checkpoint").exists():
-            raise KeyboardInterrupt("to go on from the last checkpoint, give the same command with --resume") from None
-        raise
-    if int(os.environ.get("RANK", 0)):  # one process of several speaks for all
-        return
-    print(
-        f"trained {account['parameters']:,} parameters on {account['images']:,} images in {account['seconds']:.0f} s "
-        f"({account['images_per_second']:,.0f} images/s), loss {account['loss']:.4f}\n"
-        f"the model is in {folder / 'model'}; now: guidon sample {folder}"
-    )
+    folder = run_training("model", recipe, out, sets, budget, resume)
+    if folder is not None:
+        print(f"the model is in {folder / 'model'}; now: guidon sample {folder}")

@@ -32,7 +32,7 @@ class TrunkConfig(BaseModel):
 
     Args:
         in_channels: image channels.
-        model_channels: the width that ``channel_mult`` multiplies, level by level; each level halves the resolution.
+        model_channels, channel_mult: the width, and what it is multiplied by level by level; each level halves the resolution.
         num_res_blocks: residual blocks per level (one more on the way up); one number, or one per level.
         attention: downsampling factors (1, 2, 4, ...) with self-attention after each block; the middle always has it.
         heads, head_channels: attention heads, by count or (if set) as many as hold at least so many channels each.
@@ -40,6 +40,7 @@ class TrunkConfig(BaseModel):
         scale_shift: the embedding scales and shifts (AdaGN) or is added.
         resblock_updown: residual blocks change the resolution.
         conv_resample: else strided and plain convolutions do; false: averages and repeats.
+        dropout: share of the features that residual blocks drop in training.
         groups, group_channels: groups of a group norm (or the largest such divisor), or (if set) channels to a group.
             On CPU in bf16 and channels-last, groups of 16 or 32 are up to twenty times faster than narrow ones.
         patch: squares of patch x patch pixels become channels before the first convolution.

@@ -18,6 +18,7 @@ class UNetConfig(TrunkConfig):
         vector: how ``Context.vector`` enters: added to the time embedding, or by FiLM of its own.
         vector_width: its width for FiLM; in the embedding it is 4 * model_channels.
         tokens: how ``Context.tokens`` enter: cross-attention blocks, or keys and values appended to self-attention's.
+        token_width: width of each token.
         spatial_channels: channels of ``Context.spatial``, put beside the image's; 0 for none.
         inner_head: a second, weaker output is read halfway up the decoder, for internal guidance (arXiv:2512.24176).
     """

@@ -71,7 +71,7 @@ class Process(ABC):
         """Return the level at a time (float) or the levels at times (B,)."""
         if isinstance(t, Tensor):
             return Level(t, *self.alpha_sigma(t.double()))
-        alpha, sigma = self.alpha_sigma(torch.tensor(float(t), dtype=torch.float64))
+        alpha, sigma = self.alpha_sigma(torch.tensor(float(t), dtype=torch.float64, device="cpu"))
         return Level(float(t), alpha.item(), sigma.item(), self)
 
     def level_at(self, noise_level: float) -> Level:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -170,12 +169,3 @@ def _row(noise_level: float, logits: Tensor, labels: Tensor) -> Row:
         tempered_cross_entropy=float(F.cross_entropy(tempered, labels)),
         tempered_calibration_error=expected_calibration_error(tempered, labels),
     )
-
-
-def sentence(report: Report, shown: Sequence[float] = (0.1, 1.0, 10.0)) -> str:
-    """Return the report in a line: the accuracy at the least noise, and at the measured levels nearest to those wanted."""
-    first, *others = report.rows
-    near = {min(others, key=lambda row: abs(math.log(row.noise_level / level))) for level in shown} if others else set()
-    rows = [first, *sorted(near, key=lambda row: row.noise_level)]
-    said = ", ".join(f"{100 * row.accuracy:.0f} % at noise level {row.noise_level:.3g}" for row in rows)
-    return f"accuracy {said}; chance {100 * report.chance:.0f} %"

@@ -70,9 +70,14 @@ class ClassifierSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.base is None) == (self.process is None):
+        if self.base is None and self.process is None:
             raise BadValue(
                 "give either the base, the model that is to be guided, or a process, for instance process: cosine"
+            )
+        if self.base is not None and self.process is not None:
+            raise BadValue(
+                f"give either the base or a process: the base {self.base} decides the process, so drop {self.process}:"
+                " --set model.process=null"
             )
         return self
 

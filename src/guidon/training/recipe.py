@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from guidon import registry
 from guidon.checkpoints.atomic import write_bytes
@@ -56,11 +56,25 @@ class ModelSection(Section):
     def _fits(cls, architecture: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
         if "network" in info.data:
             config = registry.lookup("network", info.data["network"]).Config
+            _check_owner(architecture, info.data["network"], config)
             try:
                 config(**architecture)
             except ValidationError as error:
                 raise BadValue("; ".join(problems(error, config))) from error
         return architecture
+
+
+def _check_owner(architecture: dict[str, Any], network: str, config: type[BaseModel]) -> None:
+    """Refuse an architecture with keys of another network, as is left of a recipe whose network alone was changed."""
+    for other, member in registry.members("network"):
+        foreign = [key for key in architecture if key in member.Config.model_fields.keys() - config.model_fields.keys()]
+        if foreign:
+            keys = [key for key in config.model_fields if key not in ("in_channels", "out_channels")]
+            example = f"{{{keys[0]}: {config.model_fields[keys[0]].default}, ...}}"
+            raise BadValue(
+                f"{', '.join(foreign)}: of a {other}, but the network is a {network}; replace the architecture whole, "
+                f"--set model.architecture='{example}'; the keys of a {network}: {', '.join(keys)}"
+            )
 
 
 class TrainSection(RunSection):

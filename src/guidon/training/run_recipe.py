@@ -271,18 +271,25 @@ def _apply(content: dict[str, Any], change: str) -> None:
 
 
 def problems(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
-    """Yield one line for each thing that is wrong, with the key that was probably meant where one is unknown."""
+    """Yield one line for each thing that is wrong, with the key that was probably meant where one is unknown.
+
+    The keys that there are in a place are listed once.
+    """
+    listed: set[tuple[str, ...]] = set()
     for problem in error.errors():
-        place = [str(part) for part in problem["loc"]]
+        *section, key = place = [str(part) for part in problem["loc"]] or [""]
+        name = f"{'.'.join(place)}: " if key else ""  # what does not fit together has no place
         if problem["type"] == "extra_forbidden":
-            known = _fields(root, place[:-1])
-            yield f"{'.'.join(place)}: there is no such key{nearest(place[-1], known)}; the keys there are: {', '.join(known)}"
+            known = _fields(root, section)
+            there = "" if tuple(section) in listed else f"; the keys there are: {', '.join(known)}"
+            listed.add(tuple(section))
+            yield f"{name}there is no such key{nearest(key, known)}{there}"
         elif problem["type"] == "value_error":  # ours: it says what was wrong and what to do
-            yield f"{'.'.join(place)}: {problem['msg'].removeprefix('Value error, ')}"
+            yield f"{name}{problem['msg'].removeprefix('Value error, ')}"
         else:
             message = problem["msg"]
             got = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-            yield f"{'.'.join(place)}: {message[0].lower()}{message[1:]}{got}"
+            yield f"{name}{message[0].lower()}{message[1:]}{got}"
 
 
 def _fields(model: Any, place: Sequence[str]) -> list[str]:

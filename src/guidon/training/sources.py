@@ -93,7 +93,7 @@ def open_source(config: DataConfig, skipped: Skipped) -> tuple[Columns, Records 
         here = f"; {Path(config.source).absolute()} does not exist either" if form == "hub" else ""
         raise DataError(
             f"cannot open {where}: {' '.join(str(error).split())[:400]}{here}."
-            f" Check data.source, data.split ({config.split!r}) and data.format"
+            f" Check data.source (--set data.source=... names another), data.split ({config.split!r}) and data.format"
         ) from error
     columns = choose(features, image=config.image_column, label=config.label_column, caption=config.caption_column)
     keys = [name for name in ("__key__", "__url__") if name in features]
@@ -154,7 +154,7 @@ def locate(config: DataConfig) -> tuple[Format, list[Path]]:
         hint = nearest(source, ["digits"])
         raise DataError(
             f"there is no file, folder or pattern {source!r}{hint}: looked for {path.absolute()}."
-            " Give a path, 'digits', or a hub id of the form owner/name in data.source"
+            " Give a path, 'digits', or a hub id of the form owner/name, for a recipe with --set data.source=..."
         )
     kinds = {".parquet": "parquet", ".tar": "webdataset"}
     found = form or kinds.get(files[0].suffix, "folder")
