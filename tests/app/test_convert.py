@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import guidon as library
 from guidon.app.conversion import build
+from guidon.checkpoints.dit import DIT, dit_blueprint
 from guidon.checkpoints.guided_flags import blueprint
 from guidon.checkpoints.presets import FAMILIES
 from guidon.classifier import load_classifier
@@ -87,6 +88,45 @@ def test_names_that_are_none_are_refused(guidon: Any, tmp_path: Path, classes: s
     assert any(part in answer.err for part in says.split("|"))
 
 
+@pytest.mark.parametrize("words", ["-o mine", "--preset imagenet64", ""])
+def test_what_stands_in_the_folder_is_never_replaced(guidon: Any, words: str) -> None:
+    folder = {"-o mine": "mine", "": "models/nowhere"}.get(words, "models/imagenet64")
+    kept = Path(folder) / "model.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("weeks of training")
+    answer = guidon(f"convert guided-diffusion nowhere.pt {words}")  # said before the file is read
+    assert answer.code == 2 and f"{folder} is not empty; choose another folder" in answer.err
+    assert kept.read_text() == "weeks of training" and [path.name for path in kept.parent.iterdir()] == [kept.name]
+
+
+def test_an_empty_folder_is_filled(guidon: Any, tmp_path: Path) -> None:
+    write(tmp_path / "ema.pt")
+    Path("mine").mkdir()
+    assert guidon(f"convert guided-diffusion ema.pt --flags '{TEXT}' -o mine").code == 0
+    assert library.load("mine").classes == ("0", "1")
+
+
+@pytest.mark.parametrize(("channels", "latent"), [(4, True), (3, False)])
+def test_a_dit_of_ones_own_size_is_converted(guidon: Any, channels: int, latent: bool) -> None:
+    arguments = {
+        "input_size": 8,
+        "hidden_size": 32,
+        "depth": 2,
+        "num_heads": 4,
+        "num_classes": 7,
+        "in_channels": channels,
+    }
+    described = dit_blueprint(arguments)
+    torch.manual_seed(0)
+    state = {DIT.to_theirs(name): torch.randn(value.shape) for name, value in build(described).state_dict().items()}
+    torch.save({"ema": state | described.computed}, "0400000.pt")
+    answer = guidon("convert dit 0400000.pt --heads 4")
+    assert answer.code == 0, answer.err
+    assert "now: guidon sample models/0400000" in answer.out and ("latents" in answer.out) is latent
+    config = library.load("models/0400000").config
+    assert config.shape == (channels, 8, 8) and config.architecture["heads"] == 4 and len(config.classes or ()) == 7
+
+
 @pytest.mark.skipif(not settings("dit"), reason=f"no DiT in {GOLDEN}; set GUIDON_GOLDEN")
 def test_a_dit_of_another_size_is_refused_with_what_differs(guidon: Any) -> None:
     answer = guidon(f"convert dit {GOLDEN / settings('dit')['weights']} --preset s-2-256 -o mine")
@@ -142,16 +182,21 @@ def test_a_file_cut_short_is_refused(guidon: Any, tmp_path: Path, keep: int) -> 
         ("nowhere.pt --preset imagenet64", "there is no file"),
         ("a.pt --preset imagenet46", "did you mean 'imagenet64'"),
         ("a.pt", "--preset or by --flags"),
-        ("a.pt --preset imagenet64 --flags '--image_size 64'", "--preset or by --flags"),
+        ("a.pt --preset imagenet64 --flags '--image_size 64'", "give one of them, not both"),
         ("a.pt --flags '--image-siez 64'", "image_size"),
         ("a.pt --preset imagenet64", "model_channels 32 where imagenet64 has 192"),
         ("a.pt --preset classifier64", "a UNet"),
+        (f"a.pt --flags '{TEXT}' --classes 7", "the file has 2 classes, --classes gives 7"),
+        (f"a.pt --flags '{TEXT} --learn_sigma False'", "with --learn_sigma True in --flags it fits"),
+        ("nan.pt --preset imagenet64", "imagenet64 has 192"),
+        (f"nan.pt --flags '{TEXT}'", "NaN or infinite"),
     ],
 )
 def test_what_cannot_be_converted_is_said_and_nothing_is_written(
     guidon: Any, tmp_path: Path, words: str, says: str
 ) -> None:
-    write(tmp_path / "a.pt")
+    state = torch.load(write(tmp_path / "a.pt"))
+    torch.save({**state, "out.2.bias": state["out.2.bias"] / 0}, tmp_path / "nan.pt")
     answer = guidon(f"convert guided-diffusion {words} -o mine")
     assert answer.code == 2 and says in answer.err, answer.err
     assert answer.out == "" and not Path("mine").exists() and "Traceback" not in answer.err
@@ -166,6 +211,7 @@ def test_presets_are_listed_with_their_files(guidon: Any) -> None:
         ("s-8-256",),
     ):
         assert all(word in answer.out for word in words)
+    assert all(line == line.rstrip() for line in answer.out.splitlines())
     assert "xl-2" not in guidon("convert presets guided-diffusion").out
     assert "dit" in guidon("convert presets dti").err
 
@@ -175,6 +221,11 @@ def test_the_page_names_every_released_checkpoint() -> None:
     for family in FAMILIES.values():
         for preset in family.presets.values():
             assert not preset.file or f"| `{preset.name}` | `{preset.file}` |" in page
+
+
+def test_help_says_when_the_file_tells_the_classes(guidon: Any) -> None:
+    for command, own in (("guided-diffusion", "--flags"), ("dit", "--heads")):
+        assert f"With {own} the file tells how many." in " ".join(guidon(f"convert {command} --help").out.split())
 
 
 def test_every_command_shows_examples(guidon: Any) -> None:

@@ -18,7 +18,7 @@ from guidon.checkpoints.foreign import Blueprint
 from guidon.checkpoints.presets import FAMILIES
 from guidon.checkpoints.reading import State, read_state
 from guidon.conditioning import Labels
-from guidon.errors import BadValue, NotSupported
+from guidon.errors import BadValue, NotSupported, UnknownName
 from guidon.model import Model, load
 
 PRESETS = FAMILIES["dit"].presets
@@ -162,6 +162,73 @@ def test_constructor_arguments_are_the_originals() -> None:
     assert dit_blueprint({}).config["shape"] == (4, 32, 32)
     with pytest.raises(BadValue, match="width"):
         dit_config({"width": 64})
+
+
+OWN = {
+    "input_size": 12,
+    "patch_size": 3,
+    "in_channels": 5,
+    "hidden_size": 24,
+    "depth": 3,
+    "num_heads": 6,
+    "mlp_ratio": 2.3,
+    "num_classes": 4,
+    "learn_sigma": False,
+}
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"learn_sigma": True, "hidden_size": 76, "num_heads": 4, "mlp_ratio": 4.3289475}]
+)
+def test_a_size_of_ones_own_is_read_off_the_shapes(changed: dict[str, Any]) -> None:
+    arguments = OWN | changed
+    described = dit_blueprint(arguments)
+    state = State(theirs(described))
+    made = plan_of(state, "dit", heads=arguments["num_heads"])
+    assert {**made.blueprint.config, "architecture": {}, "training": {}} == {
+        **described.config,
+        "architecture": {},
+        "training": {},
+    }
+    assert build(made.blueprint).config.architecture | {"mlp_ratio": 0} == described.config["architecture"] | {
+        "mlp_ratio": 0
+    }
+    found = convert(state, made).state_dict()
+    assert all(torch.equal(value, state.tensors[DIT.to_theirs(name)]) for name, value in found.items())
+
+
+def test_the_side_of_the_latents_is_asked_for_only_where_no_positions_tell_it() -> None:
+    state = theirs(dit_blueprint(OWN))
+    with pytest.raises(BadValue, match="positions 16 where a DiT of 6 heads on latents of side 9 has 9"):
+        convert(State(state), plan_of(State(state), "dit", heads=6, size=9))
+    del state[POSITIONS]
+    with pytest.raises(BadValue, match=r"pos_embed.*--size"):
+        plan_of(State(state), "dit", heads=6)
+    model = convert(State(state), plan_of(State(state), "dit", heads=6, size=9))
+    assert isinstance(model, Model) and model.config.shape == (5, 9, 9)
+
+
+@pytest.mark.parametrize(
+    ("told", "says"),
+    [
+        ({"heads": 5}, "24 of the file does not divide into 5 heads"),
+        ({"heads": 0}, "0 heads"),
+        ({"heads": 6, "size": 10}, "multiple of the file's patch 3, not 10"),
+        ({"heads": 6, "size": 0}, "patch 3, not 0"),
+        ({"heads": 6, "preset": "s-2-256"}, "one of them, not both"),
+        ({"size": 12, "preset": "s-2-256"}, "one of them, not both"),
+        ({"size": 12}, "by --preset or by --heads.*give its number of attention heads"),
+        ({"heads": 6, "classes": ("a", "b")}, "the file has 4 classes, --classes gives 2"),
+    ],
+)
+def test_sizes_of_ones_own_that_cannot_be_are_refused(told: dict[str, Any], says: str) -> None:
+    with pytest.raises(BadValue, match=says):
+        plan_of(State(theirs(dit_blueprint(OWN))), "dit", **told)
+
+
+def test_the_beginning_of_a_presets_name_is_answered_with_one_that_begins_so() -> None:
+    with pytest.raises(UnknownName, match=r"did you mean 's-2-256'\?"):
+        plan_of(on_meta("s-2-256"), "dit", "s-2")
 
 
 @golden_needed

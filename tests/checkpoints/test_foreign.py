@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,32 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int, zipped: bool) ->
         read_state(path)
 
 
-@pytest.mark.parametrize("content", [b"<html>404</html>", b"PK\x03\x04" + bytes(400), b"\x80\x02."])
+@pytest.mark.parametrize("content", [b"a text file, say", b"PK\x03\x04" + bytes(400), b"\x80\x02."])
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pt").write_bytes(content)
-    with pytest.raises(DamagedCheckpoint, match="download or copy it again"):
+    with pytest.raises(DamagedCheckpoint, match="download or copy it again") as refused:
         read_state(tmp_path / "a.pt")
+    assert re.search(r"\(\W?\d+\W?\)", str(refused.value)) is None  # unpickling text fails with a bare number
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"<html>404</html>", b"\xef\xbb\xbf\n <!DOCTYPE html><html>" + bytes(range(65, 91)) * 9]
+)
+def test_a_web_page_is_said_to_be_one(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=r"is a web page.*download the file itself"):
+        read_state(tmp_path / name)
+
+
+def test_a_file_that_begins_as_a_page_by_chance_is_read(tmp_path: Path) -> None:
+    save_file(TENSORS, path := tmp_path / "a.safetensors")
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    padded = length + (ord("<") - length) % 256  # the file begins with the length of its header
+    path.write_bytes(padded.to_bytes(8, "little") + content[8 : 8 + length].ljust(padded) + content[8 + length :])
+    assert path.read_bytes().startswith(b"<")
+    assert same(read_state(path), TENSORS)
 
 
 @pytest.mark.parametrize("held", [[torch.ones(2)], torch.ones(2), {}, {"epoch": 3}, {"model": {"lr": 0.1}}])

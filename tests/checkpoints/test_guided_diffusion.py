@@ -27,7 +27,7 @@ from guidon.checkpoints.presets import FAMILIES
 from guidon.checkpoints.reading import State
 from guidon.classifier import load_classifier
 from guidon.conditioning import Context, Labels
-from guidon.errors import BadValue, NotSupported, UnknownName
+from guidon.errors import BadValue, DamagedCheckpoint, NotSupported, UnknownName
 from guidon.model import load
 from guidon.models.unet import UNet
 from guidon.noise.tables import VPTable
@@ -207,6 +207,19 @@ def test_one_tensor_that_does_not_fit_is_enough_to_refuse(change: Any, says: str
         convert(State(state), plan(described))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
+    described = blueprint(TINY, "image", count=3)
+    state = theirs(described)
+    for name in ("label_emb.weight", "out.2.bias"):
+        state[name] = state[name].double()
+        state[name].view(-1)[-1] = value  # the last, far too great for a float32
+    with pytest.raises(
+        DamagedCheckpoint, match=rf"2 of the file's {len(state)} tensors, first in (label_emb.w|out.2.b)"
+    ):
+        convert(State(state), plan(described))
+
+
 # --- presets
 
 
@@ -347,12 +360,88 @@ def test_by_flags_a_checkpoint_says_itself_what_it_is_and_how_many_classes(scrip
     assert convert(state, made).classes == tuple("01234")
 
 
+ANOTHER = {  # by every flag that a shape tells; the side 16 is given
+    "image": {
+        "num_channels": 64,
+        "num_res_blocks": 2,
+        "channel_mult": "1,1,2",
+        "attention_resolutions": "16,4",
+        "use_scale_shift_norm": False,
+        "resblock_updown": True,
+        "learn_sigma": False,
+        "class_cond": False,
+    },
+    "classifier": {
+        "image_size": 32,
+        "classifier_width": 128,
+        "classifier_depth": 2,
+        "channel_mult": "1,1,2",
+        "classifier_attention_resolutions": "32,8",
+        "classifier_use_scale_shift_norm": False,
+        "classifier_resblock_updown": False,
+    },
+}
+ANOTHER["upsampler"] = ANOTHER["image"]
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "value"),
+    [(script, name, value) for script in ANOTHER for name, value in ANOTHER[script].items() if name != "image_size"],
+)
+def test_the_flag_that_would_mend_a_difference_is_named_and_no_other(script: Any, name: str, value: Any) -> None:
+    if name.endswith("attention_resolutions"):
+        value = "16"  # of two levels
+    state = State(theirs(blueprint({**TINY, name: value}, script, count=3)))
+    never = {"attention_resolutions": "8,2", "classifier_attention_resolutions": "8,2"}  # no level is of side 2
+    plan = plan_of(state, "guided-diffusion", flags=line({**TINY, **never}))
+    with pytest.raises(BadValue, match=rf"nothing was written; with --{name} {value} in --flags it fits$"):
+        convert(state, plan)
+
+
+@pytest.mark.parametrize("pool", ["adaptive", "spatial", "spatial_v2"])
+def test_the_pool_of_a_classifier_is_named(pool: str) -> None:
+    state = State(theirs(blueprint({**TINY, "classifier_pool": pool}, "classifier", count=3)))
+    with pytest.raises(BadValue, match=rf"with --classifier_pool {pool} in --flags it fits$"):
+        convert(state, plan_of(state, "guided-diffusion", flags=line(TINY)))
+
+
+@pytest.mark.parametrize("script", ["image", "upsampler", "classifier"])
+def test_flags_that_a_message_names_mend_all_differences_at_once(script: Any) -> None:
+    state = State(theirs(blueprint({**TINY, **ANOTHER[script]}, script, count=3)))
+    with pytest.raises(BadValue, match="in --flags it fits") as refused:
+        convert(state, plan_of(state, "guided-diffusion", flags=line(TINY)))
+    named = str(refused.value).rpartition("; with ")[2].removesuffix(" in --flags it fits")
+    assert read_flags(named) == ANOTHER[script]
+    plan = plan_of(state, "guided-diffusion", flags=f"{line(TINY)} {named}")
+    assert convert(state, plan).classes == (("0", "1", "2") if script == "classifier" else None)
+
+
+def test_what_no_flag_mends_is_said() -> None:
+    state = theirs(blueprint(TINY, "image", count=3))
+    del state["out.2.bias"]
+    with pytest.raises(BadValue, match="no flag mends that"):
+        convert(State(state), plan_of(State(state), "guided-diffusion", flags=line(TINY)))
+    text = line({**TINY, "learn_sigma": False})
+    with pytest.raises(BadValue, match="ask for --learn_sigma True in --flags, but that alone does not"):
+        convert(State(state), plan_of(State(state), "guided-diffusion", flags=text))
+
+
+def test_names_of_classes_are_of_the_classes_that_the_file_has() -> None:
+    state = State(theirs(blueprint(TINY, "image", count=3)))
+    for told in ({"flags": line(TINY)}, {"preset": "imagenet64"}):
+        with pytest.raises(BadValue, match=r"the file has 3 classes, --classes gives 2; give --classes 3"):
+            plan_of(state, "guided-diffusion", classes=("x", "y"), **told)
+    with pytest.raises(BadValue, match="no classes to name; add --class_cond True"):
+        plan_of(state, "guided-diffusion", flags=line({**TINY, "class_cond": False}), classes=("x", "y", "z"))
+
+
 def test_flags_are_read_as_the_scripts_read_them() -> None:
     read = read_flags(
         "--image_size 64 --class_cond=True --use_fp16 True --dropout 0.1 --num_head_channels -1 --lr 3e-4"
     )
     assert read == {"image_size": 64, "class_cond": True, "dropout": 0.1, "num_head_channels": -1}
     assert read_flags("--learn_sigma no --resblock_updown FALSE") == {"learn_sigma": False, "resblock_updown": False}
+    assert read_flags("--num_heads_upsample -1 --num_heads 2") == {"num_heads_upsample": -1, "num_heads": 2}
     assert not set(DEFAULTS) & set(RUNNING.split())
 
 
@@ -360,12 +449,15 @@ def test_flags_are_read_as_the_scripts_read_them() -> None:
     ("text", "says"),
     [
         ("--num_chanels 64", "num_channels"),
-        ("--image_size", "pairs"),
-        ("--class_cond --image_size 64", "pairs"),
-        ("image_size 64", "pairs"),
+        ("--image_size 16 --num_channels", "pairs, and --num_channels has no value; write --num_channels VALUE"),
+        ("--class_cond --image_size 64", "--class_cond has no value"),
+        ("image_size 64", "pairs, --name value, and 'image_size' stands"),
         ("--class_cond maybe", "True or False"),
         ("--image_size 64.5", "whole number"),
         ("--dropout many", "a number"),
+        ("--dropout 1", "at least 0 and less than 1"),
+        ("--num_res_blocks 0", "whole number > 0, not '0'"),
+        ("--num_channels -1", "whole number > 0"),
         ("--noise_schedule 'cosine", "cannot be read"),
     ],
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
-    from guidon.checkpoints.foreign import Blueprint
+    from guidon.app.conversion import Plan
 
 EXAMPLES = """Examples:
 
@@ -30,6 +30,7 @@ DIT_EXAMPLES = """Examples:
 
   guidon convert dit DiT-XL-2-256x256.pt --preset xl-2-256
   guidon convert dit 0400000.pt --preset s-2-256 --classes 10 -o mine
+  guidon convert dit 0400000.pt --heads 8 -o mine       a size of your own
 
 Names of presets: guidon convert presets."""
 
@@ -66,26 +67,39 @@ def guided_diffusion(
         file: a .pt or .safetensors file.
         preset: which of the released checkpoints it is like.
         flags: the flags that it was trained with, in one string: "--image_size 64 --num_channels 128 ...".
-        classes: how many classes it knows, if not 1000, or a text file with their names, one on each line.
-        out: the folder to write; left out: models/PRESET, or models/NAME-OF-THE-FILE.
+        classes: a text file with the names of its classes, one on each line; or, with --preset, how many it knows, if not
+            1000. With --flags the file tells how many.
+        out: the folder to write, new or empty; left out: models/PRESET, or models/NAME-OF-THE-FILE.
     """
-    _convert(file, "guided-diffusion", preset, flags, classes, out)
+    _convert(file, "guided-diffusion", out, classes, preset, flags=flags)
 
 
 @convert.command(help_epilogue=DIT_EXAMPLES)
-def dit(file: Path, *, preset: str, classes: str | None = None, out: Out = None) -> None:
+def dit(
+    file: Path,
+    *,
+    preset: str | None = None,
+    heads: int | None = None,
+    size: int | None = None,
+    classes: str | None = None,
+    out: Out = None,
+) -> None:
     """Convert a checkpoint of facebookresearch/DiT, released or from its training script.
 
-    It draws latents; of a training checkpoint the averaged weights are taken. The file is
-    read without running what stands in it, and converted whole or not at all.
+    It draws latents; of a training checkpoint the averaged weights are taken.
+    The file is read without running what stands in it, and converted whole or not
+    at all. Say what it is by --preset, or, if its size is your own, by --heads.
 
     Args:
         file: a .pt or .safetensors file.
         preset: size, patch and side of the images, such as xl-2-256.
-        classes: how many classes it knows, if not 1000, or a text file with their names, one on each line.
-        out: the folder to write; left out: models/PRESET.
+        heads: number of attention heads, which the file does not tell; every other size it does.
+        size: with --heads: side of the latents; left out: as the file's pos_embed tells.
+        classes: a text file with the names of its classes, one on each line; or, with --preset, how many it knows, if not
+            1000. With --heads the file tells how many.
+        out: the folder to write, new or empty; left out: models/PRESET, or models/NAME-OF-THE-FILE.
     """
-    _convert(file, "dit", preset, None, classes, out)
+    _convert(file, "dit", out, classes, preset, heads=heads, size=size)
 
 
 @convert.command(help_epilogue=PRESETS_EXAMPLES)
@@ -95,8 +109,8 @@ def presets(family: str | None = None) -> None:
     Args:
         family: guided-diffusion or dit; left out: both.
     """
-    from rich.padding import Padding
-    from rich.table import Table
+    import textwrap
+
     from rich.text import Text
 
     from guidon.app.console import Output
@@ -111,46 +125,65 @@ def presets(family: str | None = None) -> None:
     for name in FAMILIES if family is None else [family]:
         known = FAMILIES[name].presets.values()
         console.print(Text(f"guidon convert {name}", "bold"), f"{FAMILIES[name].source}, {FAMILIES[name].license}")
-        table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-        for preset in known:
-            if preset.file:
-                table.add_row(Text(preset.name, no_wrap=True), Text(preset.file, no_wrap=True), preset.about)
-        console.print(Padding(table, (0, 0, 0, 2)))
+        released = [(preset.name, preset.file, preset.about) for preset in known if preset.file]
+        wide, wider = (max(len(row[column]) for row in released) for column in (0, 1))
+        for name, file, about in released:
+            console.print(Text(f"  {name:<{wide}}  {file:<{wider}}  {about}"), soft_wrap=True)
         if own := [preset.name for preset in known if not preset.file]:
-            console.print(Padding(Text(f"of these sizes none was released: {', '.join(own)}"), (0, 0, 0, 2)))
+            names = f"of these sizes none was released: {', '.join(own)}"
+            console.print(
+                Text(
+                    textwrap.fill(
+                        names, console.width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+                    )
+                )
+            )
 
 
-def _convert(
-    file: Path, family: str, preset: str | None, flags: str | None, classes: str | None, out: Path | None
-) -> None:
+def _convert(file: Path, family: str, out: Path | None, classes: str | None, preset: str | None, **own: Any) -> None:
+    """Convert a file; ``own`` is what says what it is where no preset does."""
     from rich.text import Text
 
     from guidon.app.progress import console, loading
 
+    folder = Path("models") / (preset or file.stem) if out is None else out
+    _check_empty(folder)
     with loading("torch"):
         from guidon.app.conversion import convert as converted
         from guidon.app.conversion import plan_of
         from guidon.checkpoints.reading import read_state
     with console.status(Text(f"reading {file}")):
         state = read_state(file)
-        plan = plan_of(state, family, preset, flags, None if classes is None else _names(classes))
+        plan = plan_of(state, family, preset, classes=None if classes is None else _names(classes), **own)
         model = converted(state, plan)
-    folder = Path("models") / (preset or file.stem) if out is None else out
     count = sum(value.numel() for value in model.state_dict().values())
     with console.status(Text(f"writing {folder}, {4 * count / 1e9:.1f} GB")):
         model.save_pretrained(folder)
     part = f" from its {state.part!r}" if state.part else ""
     print(
         f"took {len(state.tensors):,} tensors{part}, {count:,} parameters; none is missing, none left over\n"
-        f"the {plan.blueprint.kind} is in {folder}; now: {_use(plan.blueprint, folder)}"
+        f"the {plan.blueprint.kind} is in {folder}; now: {_use(plan, folder)}"
     )
 
 
-def _use(blueprint: Blueprint, folder: Path) -> str:
+def _check_empty(folder: Path) -> None:
+    """Refuse a folder in which something stands; raises `BadValue`."""
+    from guidon.checkpoints.atomic import surviving
+    from guidon.errors import BadValue
+
+    there = surviving(folder)
+    if there.exists() and (not there.is_dir() or any(there.iterdir())):
+        raise BadValue(f"{folder} is not empty; choose another folder, -o FOLDER, or delete it")
+
+
+def _use(plan: Plan, folder: Path) -> str:
     """Return the command that uses what was converted."""
-    if blueprint.kind == "classifier":
+    config = plan.blueprint.config
+    if plan.blueprint.kind == "classifier":
         return f"guidon sample MODEL --classifier {folder}"
-    return f"guidon sample {folder}" + (" --image SMALL.png" if blueprint.config.get("low_res") else "")
+    if config["shape"][0] not in (1, 3):
+        return f"guidon sample {folder}, which writes latents for an autoencoder"
+    return f"guidon sample {folder}" + (" --image SMALL.png" if config.get("low_res") else "")
 
 
 def _names(classes: str) -> tuple[str, ...]:

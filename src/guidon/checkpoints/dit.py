@@ -5,6 +5,7 @@ Source: Peebles & Xie, arXiv 2212.09748; facebookresearch/DiT, whose class and a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,6 +85,49 @@ def dit_blueprint(
     )
 
 
+def read_arguments(shapes: Shapes, heads: int, size: int | None = None) -> dict[str, Any]:
+    """Return the arguments of the constructor for a checkpoint, of which the shapes tell all but the heads.
+
+    Args:
+        shapes: of the checkpoint.
+        heads: of attention, > 0.
+        size: side of its latents; left out: as its positions tell.
+
+    Raises:
+        BadValue: a number is not positive or does not divide, or nothing tells the side.
+    """
+    seen = sizes(shapes)
+    width, patch, rows, hidden = (
+        seen["hidden_size"],
+        seen["patch_size"],
+        seen["rows of y_embedder"],
+        shapes.get("blocks.0.mlp.fc1.weight"),
+    )
+    if heads < 1 or width % heads:
+        raise BadValue(
+            f"the width {width} of the file does not divide into {heads} heads; give --heads of the training"
+        )
+    if size is None and seen["positions"] is None:
+        raise BadValue(f"the file has no {POSITIONS} that tells the size of its latents; give their side, --size N")
+    side = math.isqrt(seen["positions"]) * patch if size is None else size
+    if side < 1 or side % patch:
+        raise BadValue(f"the side of the latents is a multiple of the file's patch {patch}, not {side}; mend --size")
+    told = {
+        "patch_size": patch,
+        "in_channels": seen["in_channels"],
+        "hidden_size": width,
+        "depth": seen["depth"],
+        "mlp_ratio": hidden and _ratio(hidden[0], width),
+        "num_classes": rows and rows - 1,  # the last is the null
+        "learn_sigma": seen["out_channels"] and seen["out_channels"] != seen["in_channels"],
+    }
+    return {
+        **{name: value for name, value in told.items() if value is not None},
+        "input_size": side,
+        "num_heads": heads,
+    }
+
+
 def sizes(shapes: Shapes) -> dict[str, Any]:
     """Return the sizes that can be read off a checkpoint's shapes, by DiT's names where it has one."""
 
@@ -101,6 +145,12 @@ def sizes(shapes: Shapes) -> dict[str, Any]:
         "rows of y_embedder": side("y_embedder.embedding_table.weight", 0),
         "positions": side(POSITIONS, 1),
     }
+
+
+def _ratio(hidden: int, width: int) -> float:
+    """Return the number that times ``width`` is ``hidden``, also where it is cut off after rounding."""
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
 def _complete(arguments: Mapping[str, Any]) -> dict[str, Any]:

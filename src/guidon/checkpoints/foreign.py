@@ -100,9 +100,14 @@ class Fit:
     differing: tuple[str, ...]
 
     @property
+    def problems(self) -> int:
+        """How many tensors have no place, and places no tensor."""
+        return len(self.missing) + len(self.extra) + len(self.differing)
+
+    @property
     def whole(self) -> bool:
         """Whether every tensor has its place and every place its tensor."""
-        return not (self.missing or self.extra or self.differing)
+        return not self.problems
 
     def __str__(self) -> str:
         lines = [f"{self.taken} of its {self.taken + len(self.extra) + len(self.differing)} tensors fit"]

@@ -77,8 +77,10 @@ def read_flags(text: str) -> dict[str, Any]:
     flags: dict[str, Any] = {}
     for name, value in zip(words[::2], words[1::2] + [""] * (len(words) % 2), strict=True):
         flag = name.removeprefix("--").replace("-", "_")
-        if not name.startswith("--") or not value or value.startswith("--"):
-            raise BadValue(f"the flags are pairs, --name value, and {name} {value} is none; write --class_cond True")
+        if not name.startswith("--"):
+            raise BadValue(f"the flags are pairs, --name value, and {name!r} stands where a name, --..., should")
+        if not value or value.startswith("--"):
+            raise BadValue(f"the flags are pairs, and {name} has no value; write {name} VALUE, or leave it out")
         if flag in RUNNING.split():
             continue
         if flag not in DEFAULTS:
@@ -192,9 +194,13 @@ def _typed(flag: str, text: str) -> Any:
         if text.lower() not in YES + NO:
             raise BadValue(f"--{flag} is True or False, not {text!r}")
         return text.lower() in YES
+    unset = flag.startswith("num_head") and text == "-1"
     try:
-        return type(default)(text)
+        value = type(default)(text)
+        fits = 0 <= value < 1 if isinstance(default, float) else isinstance(default, str) or value > 0 or unset
     except ValueError:
-        raise BadValue(
-            f"--{flag} is {'a whole number' if isinstance(default, int) else 'a number'}, not {text!r}"
-        ) from None
+        fits = False
+    if not fits:
+        kind = "a whole number > 0" if isinstance(default, int) else "a number, at least 0 and less than 1"
+        raise BadValue(f"--{flag} is {kind}, not {text!r}")
+    return value

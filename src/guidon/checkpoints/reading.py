@@ -56,9 +56,12 @@ def read_state(path: Path) -> State:
         raise MissingFile(
             f"there is no file {path}; give the checkpoint that was downloaded, a .pt or .safetensors file"
         )
+    head = _head(path)
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and 0 not in head:
+        raise DamagedCheckpoint(f"{path} is a web page, not a checkpoint; download the file itself")
     if path.suffix == ".safetensors":
         return State(_named(read_tensors(path)))
-    held = _load(path)
+    held = _load(path, mapped=head.startswith(ZIP))  # as torch writes since 1.6; older files are read whole
     if not isinstance(held, Mapping):
         raise DamagedCheckpoint(f"{path} holds {_article(held)}, not named tensors; save model.state_dict() instead")
     if {"state", "param_groups"} <= held.keys():
@@ -74,13 +77,17 @@ def read_state(path: Path) -> State:
     )
 
 
-def _load(path: Path) -> Any:
-    """Return what a file of torch holds; only tensors and plain containers come out of it."""
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file, which tell its format."""
     try:
         with path.open("rb") as file:
-            mapped = file.read(len(ZIP)) == ZIP  # as torch writes since 1.6; older files are read whole
+            return file.read(64)
     except OSError as error:
         raise CheckpointError(f"cannot read {path} ({error.strerror}); check its permissions") from error
+
+
+def _load(path: Path, mapped: bool) -> Any:
+    """Return what a file of torch holds; only tensors and plain containers come out of it."""
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle's protocol and of TorchScript; what matters is raised
@@ -99,9 +106,9 @@ def _load(path: Path) -> Any:
                 f"{path} is cut short, or is a pickle of more than tensors, which guidon never reads; "
                 "download or copy it again, or get the weights alone (.safetensors)"
             ) from error
+        why = f" ({said.splitlines()[0][:80]})" if said and isinstance(error, RuntimeError) else ""  # torch's own words
         raise DamagedCheckpoint(
-            f"{path} is cut short or is not a checkpoint ({said.splitlines()[0][:80] if said else type(error).__name__}); "
-            "download or copy it again"
+            f"{path} is cut short or is not a checkpoint{why}; download or copy it again"
         ) from error
 
 

@@ -44,8 +44,9 @@ class ClassifierGuidance(Push):
         cost="2: the network, and the classifier forwards and backwards",
         ranges=("conditional base: 0.5 to 4", "unconditional base: 1 to 10", "clip 0.05 (as with CLIP)"),
         sources=("dhariwal2021diffusion",),
-        notes="The classifier must have learned noisy images. Normalised, w is a part of the noise: 0.1 to 1; the relation to p(x | y) "
-        "is lost. Normalising and clipping are practice, not the paper's.",
+        notes="The classifier must have learned noisy images. Right of a bar it pushes what stands left: cfg(1) | threshold | "
+        "classifier(4) clips the belief and not the push, as guided-diffusion does. Normalised, w is a part of the noise, 0.1 to 1, and "
+        "the relation to p(x | y) is lost. Normalising and clipping are practice, not the paper's.",
     )
 
     savable: ClassVar[bool] = False
