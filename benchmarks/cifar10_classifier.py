@@ -5,7 +5,7 @@
 An unconditional model (20 minutes) and a noisy classifier (5 minutes) against one model of classes (25 minutes), of two cores. The
 models are trained for as many steps as their minutes make on two quiet cores (4 a second: benchmarks/results/cifar10.json), so that a
 busy machine changes how long it takes and not what is learned. The classifier has one core for 8 minutes: on one core the
-recipe of the models does 160 images a second, on two 255, so that 8 minutes of one do what 5 of two do.
+recipe of the models did 150 images a second, on two quiet ones 255, so that 8 minutes of one do not quite what 5 of two do.
 Every curve is drawn from the same seeds and labels and judged by one classifier that saw real images only, and no noise.
 Every stage leaves its result in the work folder, and a finished stage is not repeated.
 """
