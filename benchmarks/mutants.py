@@ -69,10 +69,12 @@ PARTS = {
         ),
     ),
     "noise": Part(
-        ("time_grids.py", "noise_grids.py", "conventions.py", "sde.py"),
+        ("time_grids.py", "noise_grids.py", "conventions.py", "sde.py", "posterior.py", "bound.py"),
         (
-            "noise/test_[gs]*.py",
+            "noise/test_[bgs]*.py",
+            "noise/test_posterior.py",
             "parity/test_openai_process.py",
+            "parity/test_training_losses.py",
             "parity/test_kdiffusion.py",
             "parity/test_diffusers.py",
             "laws/test_processes.py",
@@ -135,7 +137,7 @@ EQUIVALENT: dict[str, str] = {
     "noise/time_grids.py respaced_indices: 1.0 -> 2.0": "the stride of a section of which one index is kept",
     "solvers/ancestral.py kept_and_fresh: at.there.noise_level / at.noise_level -> -(at.there.noise_level / at.noise_level)": SQUARED,
     "solvers/ancestral.py kept_and_fresh: eta * ratio -> -(eta * ratio)": SQUARED,
-    "solvers/ancestral.py posterior_variances: at.here.alpha / at.there.alpha -> -(at.here.alpha / at.there.alpha)": SQUARED,
+    "noise/posterior.py posterior_variances: here.alpha / there.alpha -> -(here.alpha / there.alpha)": SQUARED,
     "solvers/corrector.py PCG.step: float(at.there.noise_level) / at.noise_level -> "
     "-(float(at.there.noise_level) / at.noise_level)": SQUARED,
 }

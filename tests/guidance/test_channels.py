@@ -25,6 +25,7 @@ def test_the_first_channels_are_guided_and_the_others_given() -> None:
     whole, _ = CFG(4.0).combine(told, AT, None)
     torch.testing.assert_close(guided.eps[:, :3], whole.eps[:, :3])
     torch.testing.assert_close(guided.eps[:, 3:], told[GIVEN].eps[:, 3:])
+    torch.testing.assert_close(guided.x0[:, :3], whole.x0[:, :3])
     torch.testing.assert_close(guided.x0[:, 3:], told[GIVEN].x0[:, 3:])
     assert not torch.allclose(whole.eps[:, 3:], told[GIVEN].eps[:, 3:])
 
