@@ -42,7 +42,7 @@ app = App(help=__doc__, help_format="plaintext", version_flags=())
 
 @app.default
 def main(
-    steps: int = 3000,
+    steps: int = 1500,
     n: int = 256,
     work: Path = ROOT / ".bench/learned-variance",
     results: Path = ROOT / "benchmarks/results/learned_variance.json",
@@ -73,7 +73,7 @@ def main(
             bits[length] = {"mean": found.mean, "standard_error": found.standard_error}
         rows.append({"trained_by": name, "bits_per_dim": bits})
         print(name, {length: round(value["mean"], 3) for length, value in bits.items()}, flush=True)
-    account = {"command": "python benchmarks/learned_variance.py", "machine": machine(), "torch": torch.__version__}
+    account = {"command": " ".join(["python", *sys.argv]), "machine": machine(), "torch": torch.__version__}
     account |= {"steps": steps, "images": n, "threads": 1, "chains": list(CHAINS), "rows": rows}
     write_text(results, json.dumps(account, indent=2) + "\n")
 
