@@ -74,7 +74,6 @@ PARTS = {
             "noise/test_[bgs]*.py",
             "noise/test_posterior.py",
             "parity/test_openai_process.py",
-            "parity/test_training_losses.py",
             "parity/test_kdiffusion.py",
             "parity/test_diffusers.py",
             "laws/test_processes.py",
