@@ -13,6 +13,8 @@ Every stage leaves its result in the work folder, and a finished stage is not re
 from __future__ import annotations
 
 import json
+import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +46,7 @@ class Plan:
         work: folder for what the stages leave.
         judged: the folder of `benchmarks/cifar10.py`, whose judge is used.
         results: the JSON file to write.
-        curves, samples: pictures to write.
+        curves, samples, accuracy: pictures to write; the last is the one that `guidon train-classifier` draws.
         base_steps: optimizer steps of the unconditional model.
         classes_steps: of the model of classes.
         classifier_budget, classifier_threads: wall-clock time of the classifier, and cores.
@@ -62,6 +64,7 @@ class Plan:
     results: Path = ROOT / "benchmarks/results/cifar10_classifier.json"
     curves: Path = ROOT / "docs/images/cifar10-classifier.png"
     samples: Path = ROOT / "docs/images/cifar10-classifier-samples.png"
+    accuracy: Path = ROOT / "docs/images/classifier-accuracy.png"
     base_steps: int = 4790
     classes_steps: int = 5988
     classifier_budget: str = "8m"
@@ -133,6 +136,22 @@ def _cell(plan: Plan, model: guidon.Model, rule: str, weight: float, **how: Any)
     return cell
 
 
+def cost(plan: Plan) -> dict[str, Any]:
+    """Time both ways in turns, 128 images each, on as many threads as the machine has cores."""
+    model, judge = guidon.load(plan.work / "unconditional"), guidon.load_classifier(plan.work / "classifier")
+    classes, labels = guidon.load(plan.work / "conditional"), (torch.arange(128) % CLASSES).tolist()
+    torch.set_num_threads(os.cpu_count() or 1)
+    took: dict[str, list[float]] = {"classifier(3)": [], "cfg(3)": []}
+    for _ in range(5):
+        led = model.sample(labels, rule="cfg(1) | threshold | classifier(3)", classifier=judge, steps=plan.steps)
+        free = classes.sample(labels, rule="cfg(3) | threshold", steps=plan.steps)
+        took["classifier(3)"].append(led.seconds)
+        took["cfg(3)"].append(free.seconds)
+    medians = {name: statistics.median(seconds) for name, seconds in took.items()}
+    ratio = medians["classifier(3)"] / medians["cfg(3)"]
+    return {"images": 128, "threads": os.cpu_count(), "seconds": took, "medians": medians, "ratio": ratio}
+
+
 def memory(plan: Plan) -> dict[str, Any]:
     """Count what autograd keeps in one guided step of 64 images, and what the networks' graphs would hold."""
     model, judge = guidon.load(plan.work / "unconditional"), guidon.load_classifier(plan.work / "classifier")
@@ -194,6 +213,7 @@ def pictures(plan: Plan) -> dict[str, Any]:
         for w in (0, 1, 3, 5)
     ]
     write_bytes(plan.samples, draw_samples([(name, samples.pil()) for name, samples in rows], judge.classes))
+    write_bytes(plan.accuracy, (plan.work / "classifier" / "accuracy.png").read_bytes())
     measured = result(plan.work, "classifier")["measured"]
     write_bytes(
         plan.curves, draw_curves(result(plan.work, "led")["curve"], result(plan.work, "free")["curve"], measured)
@@ -207,6 +227,7 @@ STAGES: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "classifier": classifier,
     "led": led,
     "free": free,
+    "cost": cost,
     "memory": memory,
     "pictures": pictures,
 }
