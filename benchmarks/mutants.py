@@ -108,6 +108,7 @@ OWN = {  # the tests of a file where they are not named after it
 # (identity of a mutant as `--list` prints it, why no test can see it)
 SQUARED = "only its square is used"
 EQUIVALENT: dict[str, str] = {
+    "guidance/channels.py Channels.shape: away [2] -> given": "both are of one state, and a chain has its variance from elsewhere",
     "guidance/dynamic_scale.py DynamicScale.pull: GIVEN -> NULL": "all branches of a step are told the same state",
     "guidance/feedback.py FBG.pull: at.there.noise_level / at.here.sigma -> -(at.there.noise_level / at.here.sigma)": SQUARED,
     "guidance/feedback.py _transition: there.noise_level / here.noise_level -> -(there.noise_level / here.noise_level)": SQUARED,

@@ -55,6 +55,14 @@ class FunctionClassifier:
         return self.function(x, level, context.vector[:, 0].long().to(x.device))
 
 
+def as_classifier(classifier: Classifier | LogProb, model: Steered) -> Classifier | FunctionClassifier:
+    """Return what the engine can ask; raises as `check_classifier` does."""
+    if not isinstance(classifier, Classifier):
+        return FunctionClassifier(classifier)
+    check_classifier(classifier, model)
+    return classifier
+
+
 def told_to_classifier(
     classes: Sequence[str] | None, names: Sequence[Label], further: Mapping[str, Sequence[Label]]
 ) -> dict[str, Told]:

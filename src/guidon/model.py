@@ -16,7 +16,7 @@ from guidon import registry
 from guidon._version import __version__
 from guidon.checkpoints.native import CONFIG, check_tensors, local_folder, read_checkpoint, write_checkpoint
 from guidon.classifier import Classifier
-from guidon.classifier_request import FunctionClassifier, LogProb, check_classifier, told_to_classifier
+from guidon.classifier_request import LogProb, as_classifier, told_to_classifier
 from guidon.conditioning.condition import Context
 from guidon.conditioning.images import SmallImages, enlarged, small_images
 from guidon.conditioning.labels import LabelEncoder, Labels
@@ -229,14 +229,8 @@ class Model(nn.Module):
         if small is not None:
             contexts = beside_image(contexts, enlarged(small.to(self.device), self.shape[1:], len(names)))
         if classifier is not None:
-            if isinstance(classifier, Classifier):
-                check_classifier(classifier, self)
-            networks["classifier"] = (
-                classifier if isinstance(classifier, Classifier) else FunctionClassifier(classifier)
-            )
-            contexts |= {
-                f"classifier:{name}": None for name in contexts if ":" not in name
-            }  # a network's answers are not class ids
+            networks["classifier"] = as_classifier(classifier, self)
+            contexts |= dict.fromkeys(for_network("classifier", contexts))  # what a network is told are no class ids
             contexts |= told_to_classifier(known, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
         models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]
