@@ -232,7 +232,7 @@ def _cfg_step(model: Model, runs: int) -> list[float]:
 
 
 def _contexts(model: Model) -> dict[str, Context]:
-    told = model.labels([i % 10 for i in range(IMAGES)])
+    told = model.condition([i % 10 for i in range(IMAGES)])
     return {"given": model.encode(told), "null": model.encode(told.null())}
 
 

@@ -123,7 +123,7 @@ def classifier_of_estimates(model: Model, judge: FeatureClassifier) -> Callable[
     """Return a classifier of noisy images made of one of clean images: it looks at the unconditional estimate of the image."""
 
     def log_p(x: Tensor, level: Level, ids: Tensor) -> Tensor:
-        null = model.encode(model.labels([None] * len(x)))
+        null = model.encode(model.condition([None] * len(x)))
         clean = model.denoiser(x, level, null).x0
         logits = judge(clean.clamp(-1, 1))
         return logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1)

@@ -93,7 +93,7 @@ def test_every_stage_runs_on_a_real_network(model: Model, name: str) -> None:
         ({"rule": "negative(3)", "negative": ["dog", "emu"]}, BadValue, "no use for 'negative-2'"),
         ({"rule": "cfg(3)", "weak": tiny()}, BadValue, "no use for 'weak'"),
         ({"rule": "cfg(3)", "classifier": classifier}, BadValue, "no use for 'classifier'"),
-        ({"rule": "classifier(3)", "classifier": classifier, "labels": [None]}, BadValue, "no class"),
+        ({"rule": "classifier(3)", "classifier": classifier, "told": [None]}, BadValue, "no class"),
     ],
 )
 def test_what_is_missing_is_said_before_the_first_step(
@@ -102,7 +102,7 @@ def test_what_is_missing_is_said_before_the_first_step(
     model, forwards = tiny(), []
     model.denoiser.network.register_forward_hook(lambda *_: forwards.append(1))
     with pytest.raises(error, match=says):
-        model.sample(**{"labels": "cat"} | arguments)
+        model.sample(**{"told": "cat"} | arguments)
     # weights for other numbers of images show when they meet the images, after one forward
     assert not forwards or error is ShapeMismatch
 

@@ -14,20 +14,31 @@ from torch import nn
 
 from guidon import registry
 from guidon._version import __version__
-from guidon.checkpoints.native import CONFIG, check_tensors, local_folder, read_checkpoint, write_checkpoint
+from guidon.checkpoints.native import (
+    CONFIG,
+    check_tensors,
+    local_folder,
+    read_checkpoint,
+    read_tokenizer,
+    write_checkpoint,
+)
 from guidon.classifier import Classifier
 from guidon.classifier_request import LogProb, as_classifier, told_to_classifier
-from guidon.conditioning.condition import Context
-from guidon.conditioning.images import SmallImages, enlarged, small_images
+from guidon.conditioning.condition import Condition, Context
+from guidon.conditioning.images import Pictures, beside_noise
 from guidon.conditioning.labels import LabelEncoder, Labels
+from guidon.conditioning.text import Texts
+from guidon.conditioning.tokenizer import Tokenizer
 from guidon.errors import BadValue, DamagedCheckpoint, SaveFailed, UnknownLabel
 from guidon.guidance import Rule
-from guidon.model_config import ModelConfig, check_fit, first_problem, label_doors, needs_null
+from guidon.model_config import ModelConfig, check_fit, first_problem, needs_null, told_doors
 from guidon.model_request import (
     Label,
     as_member,
     as_rule,
+    as_text,
     beside_image,
+    check_alike,
     check_needed,
     class_id,
     conditions,
@@ -35,11 +46,12 @@ from guidon.model_request import (
     for_network,
     listed,
     seeds_of,
-    wanted_labels,
+    wanted,
     whole,
 )
 from guidon.models.degrade import degraded
 from guidon.models.denoiser import Denoiser
+from guidon.models.text_encoder import text_encoder
 from guidon.noise import Process
 from guidon.noise.grids import Grid
 from guidon.solvers import Solver
@@ -51,10 +63,13 @@ class Model(nn.Module):
 
     Args:
         config: what it is; see `ModelConfig`.
+        tokenizer: of a model of texts; without one it can be told tokens only (`Texts`).
 
     Attributes:
         denoiser: network, process and output.
-        encoder: turns class labels into what the network is told; its last row is the learned null. None when unconditional.
+        encoder: turns classes or texts into what the network is told. The null is the last row of classes, or the empty text.
+            None when unconditional.
+        tokenizer: as given.
         name: where it was loaded from, for records.
 
     Raises:
@@ -62,9 +77,9 @@ class Model(nn.Module):
         ShapeMismatch: the network cannot take images of the config's shape.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
-        self.name = "unnamed"
+        self.name, self.tokenizer = "unnamed", tokenizer
         network_type = registry.lookup("network", config.network)
         try:
             architecture = network_type.Config(**config.architecture)
@@ -79,13 +94,19 @@ class Model(nn.Module):
             registry.parse("process", config.process),
             registry.parse("output", config.output),
             config.learned_variance,
+            config.inpaint,
         )
-        if config.classes is None and needs_null(config.sample, self.process):  # there is nothing to be guided towards
+        if (
+            config.classes is None and config.text is None and needs_null(config.sample, self.process)
+        ):  # there is nothing to be guided towards
             plain = config.sample.model_copy(update={"rule": "cfg(1)"})
             self.config = self.config.model_copy(update={"sample": plain})
-        self.encoder: LabelEncoder | None = None
-        if config.classes is not None:
-            ((door, width),) = label_doors(config, network.config).items()
+        self.encoder: nn.Module | None = None
+        doors = told_doors(config, network.config)
+        if config.text is not None:
+            self.encoder = text_encoder(config.text, doors)
+        elif config.classes is not None:
+            ((door, width),) = doors.items()
             deviation = getattr(network, "label_deviation", 1.0)
             self.encoder = LabelEncoder(len(config.classes), width, door, null=config.null, deviation=deviation)  # type: ignore[arg-type]
 
@@ -106,8 +127,8 @@ class Model(nn.Module):
 
     @property
     def has_null(self) -> bool:
-        """Whether a model of classes has learned to do without one."""
-        return self.config.classes is not None and self.config.null
+        """Whether a model of classes or texts has learned to do without one."""
+        return self.config.text is not None or (self.config.classes is not None and self.config.null)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -124,18 +145,29 @@ class Model(nn.Module):
         """Where the parameters are."""
         return next(self.parameters()).device
 
-    def encode(self, labels: Labels | None) -> Context:
+    def encode(self, told: Condition | None) -> Context:
         """Return what the network is told; an empty context for an unconditional model."""
-        if self.encoder is None or labels is None:
+        if self.encoder is None or told is None:
             return Context()
-        return self.encoder(labels)
+        return self.encoder(told)
 
-    def labels(self, names: Sequence[Label]) -> Labels:
-        """Turn class names or ids (None for no class) into `Labels`; raises `UnknownLabel`."""
-        if self.classes is None:
-            raise UnknownLabel("this model has no classes; leave the label out")
-        ids = [class_id(name, self.classes) for name in names]
-        return Labels(torch.tensor(ids, dtype=torch.long), len(self.classes))
+    def condition(self, names: Sequence[Label] | Texts) -> Condition:
+        """Turn class names or ids, or texts, into what `encode` takes; None for no class, or no text.
+
+        Raises:
+            UnknownLabel: there is no such class, or the model has none.
+            BadValue: what is given is no text, or the model of texts was made without a tokenizer.
+        """
+        if self.config.text is None:
+            if self.classes is None:
+                raise UnknownLabel("this model is told no classes and no texts; leave them out")
+            ids = [class_id(name, self.classes) for name in names]  # type: ignore[union-attr]
+            return Labels(torch.tensor(ids, dtype=torch.long), len(self.classes))
+        if isinstance(names, Texts):
+            return names
+        if self.tokenizer is None:
+            raise BadValue("this model has no tokenizer; tell it tokens (Texts), or load it with one")
+        return self.tokenizer.encode([as_text(name) for name in names])
 
     def degraded(self, noise: float = 0.1, seed: int = 0) -> Model:
         """Return a copy with noise in its weights, to steer away from: ``sample(..., weak=model.degraded())``.
@@ -151,13 +183,14 @@ class Model(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        labels: Label | Sequence[Label] = None,
+        told: Label | Sequence[Label] | Texts = None,
         *,
         n: int | None = None,
         rule: str | Rule | float | None = None,
         solver: str | Solver | None = None,
         grid: str | Grid | None = None,
         steps: int | None = None,
+        temperature: float | None = None,
         seed: int | Sequence[int] = 0,
         negative: Label | Sequence[Label] = (),
         also: Label | Sequence[Label] = (),
@@ -165,7 +198,9 @@ class Model(nn.Module):
         weak: Model | None = None,
         classifier: Classifier | LogProb | None = None,
         trace: bool = False,
-        image: SmallImages | None = None,
+        image: Pictures | None = None,
+        inpaint: Pictures | None = None,
+        repaint: Pictures | None = None,
         batching: str = "joint",
         max_batch: int | None = 128,
         on_step: OnStep | None = None,
@@ -173,26 +208,30 @@ class Model(nn.Module):
         """Sample images under guidance.
 
         Args:
-            labels: a class (name or id) or several; left out: every class in turn. None among several: no class.
-            n: images per label given; without labels the number of images (one per class if left out too).
+            told: a class (name or id) or several; left out: every class in turn. None among several: no class. Of a model of
+                texts a text or several, or their tokens; left out, empty or None: no text.
+            n: images for each that is told; where nothing is told the number of images (one per class if left out too).
             rule: text form or object; a number w stands for CFG(w). Left out, as all that follows: the model's default.
             solver, grid: text form or object.
             steps: number of steps, >= 1.
+            temperature: what the noise that sampling starts from is multiplied by, > 0.
             seed: of the first image, the others count on from it; or one seed per image.
-            negative: a class, or several ([None] for no class), to steer away from, by ``negative``, ``avoid``, ``perp-neg``.
-            also: further classes for ``conjunction``.
+            negative: a class or text, or several ([None] for none), to steer away from, by ``negative``, ``avoid``, ``perp-neg``.
+            also: further classes or texts for ``conjunction``.
             partial: a part of what is asked for (an animal, where a cat is), for ``two-scale``.
             weak: a worse model of the same classes, for ``autoguidance``.
             classifier: for ``classifier``, a `Classifier`, or any function (x, level, class ids (B,)) -> log p(class | x) (B,),
                 differentiable in x. A model without classes takes the labels of the classifier, of a function any numbers.
             trace: whether to record what guidance does at each step, in ``Samples.trace``.
             image: what a super-resolution model enlarges: one for all images, or one for each; pictures, or (N, C, h, w) in [-1, 1].
+            inpaint: what a model that completes images completes, as ``image``, of the model's size; left out: nothing is known.
+            repaint: which pixels of ``inpaint`` are painted anew: white in a picture, 1 in (N, 1, H, W); the others are kept.
             batching: "joint" or "sequential"; see `Engine`.
             max_batch: rows of one forward at most.
             on_step: called with (steps done, steps, the guided estimate (N, C, H, W)) for progress and previews.
 
         Returns:
-            `Samples`, in the order of the labels.
+            `Samples`, in the order of what is told.
 
         Raises:
             BadValue, UnknownName, UnknownLabel: an argument is not what it must be.
@@ -200,38 +239,43 @@ class Model(nn.Module):
         """
         defaults = self.config.sample
         known = classifier.classes if self.classes is None and isinstance(classifier, Classifier) else self.classes
-        names = wanted_labels(known, labels, n, numbers=classifier is not None)
+        names = wanted(self, known, told, n, numbers=classifier is not None)
         seeds = seeds_of(seed, len(names))
         rule_ = as_rule(defaults.rule if rule is None else rule)
         solver_ = as_member("solver", defaults.solver if solver is None else solver)
         grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
+        temperature = defaults.temperature if temperature is None else temperature
         levels = grid_.levels(self.process, whole("steps", steps))
         further = {
-            name: [] if told is None else listed(told)
-            for name, told in (("negative", negative), ("also", also), ("partial", partial))
+            name: [] if other is None else listed(other)
+            for name, other in (("negative", negative), ("also", also), ("partial", partial))
         }
-        small = small_images(image, self.low_res, self.shape[0])
-        told = {} if self.classes is None and classifier is not None else further  # then for the classifier alone
-        contexts = conditions(self, names, seeds, told)
-        contexts |= {"null": contexts["given"]} if self.classes is None else {}
+        shown = beside_noise(
+            self.shape,
+            len(names),
+            low_res=self.low_res,
+            completes=self.config.inpaint,
+            image=image,
+            inpaint=inpaint,
+            repaint=repaint,
+        )
+        also_told = further if self.encoder is not None or classifier is None else {}  # else for the classifier alone
+        contexts = conditions(self, names, seeds, also_told)
+        contexts |= {"null": contexts["given"]} if self.encoder is None else {}
         networks: dict[str, Any] = {"main": self.denoiser}
         if weak is not None:
             if not isinstance(weak, Model):
                 raise BadValue(f"weak is a model, such as guidon.load(...) or model.degraded(); got {weak!r}")
-            alike = ("classes", "shape", "low_res", "process", "device")
-            if differing := [name for name in alike if getattr(weak, name) != getattr(self, name)]:
-                raise BadValue(
-                    f"the weak model differs from the model itself in its {differing[0]}; both must be alike in that"
-                )
+            check_alike(weak, self)
             networks["weak"] = weak.denoiser
-            contexts |= for_network("weak", conditions(weak, names, seeds, told))
-        if small is not None:
-            contexts = beside_image(contexts, enlarged(small.to(self.device), self.shape[1:], len(names)))
+            contexts |= for_network("weak", conditions(weak, names, seeds, also_told))
+        if shown is not None:
+            contexts = beside_image(contexts, shown.to(self.device))
         if classifier is not None:
             networks["classifier"] = as_classifier(classifier, self)
             contexts |= dict.fromkeys(for_network("classifier", contexts))  # what a network is told are no class ids
-            contexts |= told_to_classifier(known, names, further)
+            contexts |= told_to_classifier(known, names, further)  # type: ignore[arg-type]
         check_needed(rule_, further, [name for name in networks if name != "main"])
         models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]
         modes = [model.training for model in models]
@@ -247,6 +291,7 @@ class Model(nn.Module):
                 rule=rule_,
                 seeds=seeds,
                 shape=self.shape,
+                temperature=temperature,
                 device=self.device,
                 batching=batching,
                 max_batch=max_batch,
@@ -264,6 +309,7 @@ class Model(nn.Module):
             "solver": registry.to_text(solver_),
             "grid": registry.to_text(grid_),
             "steps": len(levels) - 1,  # a respacing has its own number
+            "temperature": temperature,
             "labels": described(names, known),
             "seeds": list(seeds),
             "size": [self.shape[2], self.shape[1]],
@@ -282,12 +328,18 @@ class Model(nn.Module):
                 if isinstance(classifier, Classifier)
                 else None
             )
-        ids = tuple(None if name is None else int(name) if known is None else class_id(name, known) for name in names)
-        return dataclasses.replace(samples, labels=ids, record=record)
+        return dataclasses.replace(samples, labels=self._ids(names, known), record=record)
+
+    def _ids(self, names: Sequence[Label] | Texts, known: Sequence[str] | None) -> tuple[int | None, ...]:
+        """Return the class of each image, None where there is none."""
+        if isinstance(names, Texts) or self.config.text is not None:
+            return (None,) * len(names)
+        return tuple(None if name is None else int(name) if known is None else class_id(name, known) for name in names)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, whole or not at all; raises `SaveFailed`."""
-        write_checkpoint(folder, self.config.model_dump(mode="json"), self.state_dict())
+        tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
+        write_checkpoint(folder, self.config.model_dump(mode="json"), self.state_dict(), tokenizer)
 
     @classmethod
     def from_pretrained(cls, source: str | Path) -> Model:
@@ -306,7 +358,12 @@ class Model(nn.Module):
                 f"{source} holds a classifier, not a model; give it as classifier, on the command line --classifier"
             )
         try:
-            model = cls(ModelConfig(**config))
+            settings = ModelConfig(**config)
+            told = None if settings.text is None else read_tokenizer(local_folder(source))
+            tokenizer = (
+                None if told is None or settings.text is None else Tokenizer.from_json(told, settings.text.tokenizer)
+            )
+            model = cls(settings, tokenizer)
         except ValidationError as error:
             raise DamagedCheckpoint(f"{source}/{CONFIG} is not a model's config: {first_problem(error)}") from error
         check_tensors(tensors, model.state_dict(), source)

@@ -13,6 +13,7 @@ import guidon.solvers  # noqa: F401  these register what a config can name
 from guidon import registry
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.guidance import NULL, Moment, Rule
+from guidon.models.text_encoder import TextConfig
 from guidon.noise import Process
 
 
@@ -27,6 +28,9 @@ class SampleDefaults(BaseModel):
         default="karras", description="where the steps lie, for instance karras(rho=7) or respaced('ddim25')"
     )
     steps: int = Field(default=20, ge=1, description="number of steps")
+    temperature: float = Field(
+        default=1.0, gt=0, description="what the noise that sampling starts from is multiplied by"
+    )
 
     @field_validator("rule", "solver", "grid")
     @classmethod
@@ -51,8 +55,12 @@ class ModelConfig(BaseModel):
         default=None, min_length=1, description="names of the classes; none for an unconditional model"
     )
     null: bool = Field(default=True, description="whether a model of classes has learned to do without one")
+    text: TextConfig | None = Field(default=None, description="how a model of texts is told them; none for any other")
     low_res: tuple[int, int] | None = Field(
         default=None, description="height and width of the small image that a super-resolution model enlarges"
+    )
+    inpaint: bool = Field(
+        default=False, description="whether the model is shown which pixels are known, and keeps them"
     )
     sample: SampleDefaults = Field(default=SampleDefaults(), description="how to sample by default")
     training: dict[str, Any] = Field(default_factory=dict, description="how it was trained; for people to read")
@@ -67,10 +75,12 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
             f"images of {channels} channels need in_channels {channels} and out_channels {wanted}, "
             f"the network has {architecture.in_channels} and {architecture.out_channels}"
         )
-    doors = label_doors(config, architecture)
-    if config.classes is None and doors:
+    doors = told_doors(config, architecture)
+    if config.classes is not None and config.text is not None:
+        raise BadValue("a model is told classes or texts; leave one of the two out")
+    if config.classes is None and config.text is None and doors:
         raise BadValue(
-            f"a model without classes needs a network without a door for them, this one has {sorted(doors)}; "
+            f"a model that is told nothing needs a network without a door for it, this one has {sorted(doors)}; "
             "for a unet set vector to null"
         )
     if config.classes is not None and len(doors) != 1:
@@ -78,10 +88,16 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
             f"a model of classes needs a network with one door for them, this one has {sorted(doors) or 'none'}; "
             "open one of vector, tokens, spatial in its configuration"
         )
-    if config.low_res is not None and architecture.doors.get("spatial") != channels:
+    if config.text is not None and (not doors or "spatial" in doors):
+        raise BadValue(
+            f"texts go through the doors vector and tokens of a network, this one has {sorted(doors) or 'none'}; "
+            "open one of the two or both in its configuration"
+        )
+    shown = image_channels(config)
+    if shown and architecture.doors.get("spatial") != shown:
         raise ShapeMismatch(
-            f"a super-resolution model is shown its small image at a spatial door of {channels} channels; "
-            "for a unet set spatial_channels to that"
+            f"a model that is shown an image {'to enlarge' if config.low_res else 'to complete'} needs a spatial door of {shown} "
+            f"channels, this one has {architecture.doors.get('spatial', 'none')}; for a unet set spatial_channels to that"
         )
     if height % architecture.multiple or width % architecture.multiple:
         raise ShapeMismatch(
@@ -90,9 +106,17 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
         )
 
 
-def label_doors(config: ModelConfig, architecture: Any) -> dict[str, int]:
-    """Return the doors of a network that are left for labels, with their widths: all but that of the small image."""
-    return {door: width for door, width in architecture.doors.items() if config.low_res is None or door != "spatial"}
+def image_channels(config: ModelConfig) -> int:
+    """Return the channels of what a model is shown beside the noisy image: known pixels and which they are, and a small image."""
+    channels = config.shape[0]
+    return (channels + 1 if config.inpaint else 0) + (channels if config.low_res is not None else 0)
+
+
+def told_doors(config: ModelConfig, architecture: Any) -> dict[str, int]:
+    """Return the doors of a network for what it is told, with their widths: all but that of what it is shown."""
+    return {
+        door: width for door, width in architecture.doors.items() if not (door == "spatial" and image_channels(config))
+    }
 
 
 def needs_null(sample: SampleDefaults, process: Process) -> bool:

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from guidon import registry
-from guidon.conditioning.condition import Context
-from guidon.conditioning.labels import Labels
+from guidon.conditioning.condition import Condition, Context
+from guidon.conditioning.text import Texts
 from guidon.errors import BadValue, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
 from guidon.guidance.stage import Stage
+from guidon.model_config import ModelConfig
+from guidon.models.denoiser import Denoiser
+from guidon.models.question import prepared
 from guidon.noise.grids import Grid
 from guidon.sampling.trajectory import Told
 from guidon.solvers import Solver
@@ -25,48 +28,76 @@ NO_CLASSES = "this model has no classes; leave the label out, or give a classifi
 
 
 class Listener(Protocol):
-    """What can be told classes: a `Model`."""
+    """What can be told something: a `Model`."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of the classes, or None."""
 
     @property
-    def has_null(self) -> bool:
-        """Whether "no class" can be told, too."""
+    def config(self) -> ModelConfig:
+        """What it is."""
 
-    def labels(self, names: Sequence[Label]) -> Labels:
-        """Turn class names or ids into `Labels`."""
+    @property
+    def has_null(self) -> bool:
+        """Whether it can be told nothing, too."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """Its network."""
+
+    def condition(self, names: Sequence[Label] | Texts) -> Condition:
+        """Turn names of classes, or texts, into a condition."""
         ...
 
-    def encode(self, labels: Labels | None) -> Context:
+    def encode(self, told: Condition | None) -> Context:
         """Return what the network is told."""
         ...
 
 
-def wanted_labels(
-    classes: Sequence[str] | None, labels: Label | Sequence[Label], n: int | None, *, numbers: bool = False
-) -> list[Label]:
-    """Return one label for each image: each of ``labels`` n times, or every class in turn.
+def wanted(
+    model: Listener,
+    classes: Sequence[str] | None,
+    told: Label | Sequence[Label] | Texts,
+    n: int | None,
+    *,
+    numbers: bool = False,
+) -> list[Label] | Texts:
+    """Return what each image is told: each thing of ``told`` n times, or every class in turn.
 
     Args:
+        model: who is told.
         classes: that there are; None for none.
-        labels, n: as `Model.sample` has them.
+        told, n: as `Model.sample` has them.
         numbers: whether labels may be numbers of classes that nobody named.
     """
     if n is not None and n < 1:
         raise BadValue(f"n is at least 1, got {n}")
-    if labels is None:
+    texts = model.config.text is not None
+    if isinstance(told, Texts):
+        if not texts:
+            raise BadValue("this model is told no texts; leave the tokens out")
+        return told.take(torch.arange(len(told)).repeat_interleave(n or 1))
+    if told is None:
         if classes is None:
             return [None] * (n or 1)
         count = len(classes)
         return [i % count for i in range(n or count)]
-    several = listed(labels)
+    several = listed(told)
     if not several:
-        raise BadValue("no label is given; name at least one, or leave labels out for every class")
-    if classes is None and not numbers and any(label is not None for label in several):
+        raise BadValue(f"no {'text' if texts else 'label'} is given; name at least one, or leave it out altogether")
+    if texts:
+        several = [as_text(text) or None for text in several]
+    elif classes is None and not numbers and any(label is not None for label in several):
         raise UnknownLabel(NO_CLASSES)
     return [label for label in several for _ in range(n or 1)]
+
+
+def as_text(text: Label) -> str:
+    """Return a text, empty for none; raises `BadValue` for anything else."""
+    if text is not None and not isinstance(text, str):
+        raise BadValue(f"this model is told texts, not {text!r}; give a sentence in quotes")
+    return (text or "").strip()
 
 
 def listed(labels: Label | Sequence[Label]) -> list[Label]:
@@ -99,40 +130,43 @@ def class_id(label: Label, classes: Sequence[str]) -> int:
 
 def conditions(
     model: Listener,
-    names: Sequence[Label],
+    names: Sequence[Label] | Texts,
     seeds: Sequence[int],
     further: Mapping[str, Sequence[Label]],
 ) -> dict[str, Told]:
     """Return what a model is told under every name that a rule may use.
 
+    Whatever is told to several images, or under several names, is encoded once; so are the keys and values that the network's
+    layers make of it.
+
     Args:
         model: whose encoder to use.
-        names: the label of each image.
+        names: what each image is told.
         seeds: of each image, for the random condition.
-        further: by "negative", "also" and "partial", labels for all images; the second of a name is told as "negative-2".
+        further: by "negative", "also" and "partial", what else all images are told; the second of a name is told as "negative-2".
     """
-    if model.classes is None:
+    if model.classes is None and model.config.text is None:
         if any(further.values()):
-            raise UnknownLabel("this model has no classes; leave the other conditions out")
+            raise UnknownLabel("this model is told no classes and no texts; leave the other conditions out")
         return {"given": Context()}
-    given, count = model.labels(names), len(names)
-    told: dict[str, Told] = {"given": model.encode(given)}
+    given, count = model.condition(names), len(names)
+    told = {"given": given}
     if model.has_null:
-        told["null"] = model.encode(given.null())
-    for name, label in numbered(further).items():
-        told[name] = model.encode(model.labels([label] * count))
-    classes = len(model.classes)
+        told["null"] = given.null()
+    alone = {name: model.condition([label]) for name, label in numbered(further).items()}
+    told |= {name: condition.take([0] * count) for name, condition in alone.items()}
+    distinct, which = type(given).stack(list(told.values())).distinct()
+    encoded = prepared(model.denoiser.network, model.encode(distinct))
+    rows = which.split(count)
 
     def random(index: int) -> Context:
-        """Return a class for each image, drawn anew at each step from the image's own seed."""
-        drawn = [
-            # a stream of its own, so that the class has nothing to do with the image's noise
-            torch.randint(classes, (1,), generator=torch.Generator().manual_seed((seed ^ 0x3C6EF372) + 7919 * index))
-            for seed in seeds
-        ]
-        return model.encode(model.labels([int(number) for number in drawn]))
+        """Return something that was not asked for, for each image, drawn anew at each step from the image's own seed."""
+        # a stream of its own, so that what is drawn has nothing to do with the image's noise
+        streams = [torch.Generator().manual_seed((seed ^ 0x3C6EF372) + 7919 * index) for seed in seeds]
+        return model.encode(given.random(streams))
 
-    return {**told, "random": random}
+    contexts = {name: encoded.take(index) for name, index in zip(told, rows, strict=True)}
+    return {**contexts, "random": random}
 
 
 def for_network(network: str, told: Mapping[str, Told]) -> dict[str, Told]:
@@ -172,8 +206,21 @@ def check_needed(rule: Rule, further: Mapping[str, Sequence[Label]], networks: S
         )
 
 
-def described(labels: Sequence[Label], classes: Sequence[str] | None) -> list[Any]:
-    """Return the names of labels, for records; the labels themselves where nobody named them."""
+def check_alike(weak: Any, model: Any) -> None:
+    """Raise `BadValue` where a model and a worse one that it is steered away from differ in anything but their numbers."""
+    alike = ("classes", "shape", "low_res", "process", "device")
+    differing = [name for name in alike if getattr(weak, name) != getattr(model, name)]
+    differing += [name for name in ("text", "inpaint") if getattr(weak.config, name) != getattr(model.config, name)]
+    if differing:
+        raise BadValue(
+            f"the weak model differs from the model itself in its {differing[0]}; both must be alike in that"
+        )
+
+
+def described(labels: Sequence[Label] | Texts, classes: Sequence[str] | None) -> list[Any]:
+    """Return the names of labels, for records; the labels themselves where nobody named them, the ids of tokens."""
+    if isinstance(labels, Texts):
+        return [tokens[mask].tolist() for tokens, mask in zip(labels.tokens, labels.mask, strict=True)]
     return [label if label is None or classes is None else classes[class_id(label, classes)] for label in labels]
 
 

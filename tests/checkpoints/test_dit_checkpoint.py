@@ -83,8 +83,8 @@ def test_the_null_is_the_last_row_where_there_is_one(dropped: float, rows: int) 
     model = convert(State(state), plan(described))
     assert isinstance(model, Model) and model.has_null is (rows == 8)
     if rows == 8:
-        assert torch.equal(model.encode(model.labels([None])).vector[0], table[7])
-    assert torch.equal(model.encode(model.labels(["6"])).vector[0], table[6])
+        assert torch.equal(model.encode(model.condition([None])).vector[0], table[7])
+    assert torch.equal(model.encode(model.condition(["6"])).vector[0], table[6])
 
 
 def test_of_a_training_checkpoint_the_averaged_weights_are_taken(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_the_loss_is_the_sum_with_the_stated_weight() -> None:
     level = draw.level.like(images)
     x = level.alpha * images + level.sigma * draw.noise
     denoiser = model.denoiser
-    told = denoiser.raw_with_inner(x, draw.level, model.encode(model.labels(labels.tolist())))
+    told = denoiser.raw_with_inner(x, draw.level, model.encode(model.condition(labels.tolist())))
     target, weight = (
         denoiser.output.target(images, draw.noise, draw.level),
         objective.weight(denoiser.output, draw.level),
@@ -168,7 +168,7 @@ def test_a_model_with_an_inner_head_survives_the_disk(tmp_path: Path) -> None:
     again = load(tmp_path / "model")
     assert again.config == model.config and again.config.architecture["inner_head"] is True
     images, labels = batch(2)
-    level, context = model.process.level(0.5), model.encode(model.labels(labels.tolist()))
+    level, context = model.process.level(0.5), model.encode(model.condition(labels.tolist()))
     with torch.no_grad():
         expected, seen = model.eval().denoiser(images, level, context), again.denoiser(images, level, context)
     assert torch.equal(seen.inner.x0, expected.inner.x0) and not torch.equal(seen.inner.x0, seen.x0)

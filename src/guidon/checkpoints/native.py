@@ -14,34 +14,52 @@ from torch import Tensor
 from guidon.checkpoints.atomic import replaced_folder, surviving
 from guidon.errors import CheckpointError, DamagedCheckpoint, MissingFile, SaveFailed
 
-CONFIG, TENSORS = "config.json", "model.safetensors"
+CONFIG, TENSORS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 
 
-def write_checkpoint(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def write_checkpoint(
+    folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer: str | None = None
+) -> None:
     """Write a checkpoint folder whole or not at all.
 
     Args:
         folder: where; a checkpoint that is there already is replaced once the new one is complete.
         config: what can be written as JSON.
         tensors: names and values.
+        tokenizer: the content of ``tokenizer.json``; None for no such file.
 
     Raises:
         SaveFailed: the disk is full, the folder cannot be written, or it holds other things than a checkpoint; what was
             there is untouched.
     """
     there = Path(folder).expanduser()
-    if there.is_dir() and (other := {path.name for path in there.iterdir()} - {CONFIG, TENSORS}):
+    if there.is_dir() and (other := {path.name for path in there.iterdir()} - {CONFIG, TENSORS, TOKENIZER}):
         raise SaveFailed(
             f"{there} holds other things ({', '.join(sorted(other)[:3])}); choose an empty or a new folder"
         )
     with replaced_folder(folder) as new:
         (new / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        if tokenizer is not None:
+            (new / TOKENIZER).write_text(tokenizer)
         write_tensors(new / TENSORS, tensors)
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a checkpoint folder back: its config and its tensors; raises as `read_config` does."""
     return read_config(folder), read_tensors(surviving(folder) / TENSORS)
+
+
+def read_tokenizer(folder: str | Path) -> str:
+    """Return the content of the ``tokenizer.json`` of a checkpoint folder; raises `MissingFile`."""
+    path = surviving(folder) / TOKENIZER
+    try:
+        return path.read_text()
+    except FileNotFoundError as error:
+        raise MissingFile(
+            f"{folder} has no {TOKENIZER}, and its model is told texts; copy the whole folder again"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpoint(f"{path} is not readable ({error}); copy it again") from error
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -89,7 +107,7 @@ def local_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, TENSORS]))
+        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, TENSORS, TOKENIZER]))
     except Exception as error:  # the hub's client lets errors of several libraries through
         raise MissingFile(
             f"{source} is neither a folder here nor a model that the hub gave ({type(error).__name__}); "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from guidon.conditioning.condition import Condition, Context
+from guidon.conditioning.condition import Condition, Context, Projected
 from guidon.conditioning.labels import LabelEncoder, Labels
+from guidon.conditioning.text import Texts
 
-__all__ = ["Condition", "Context", "LabelEncoder", "Labels"]
+__all__ = ["Condition", "Context", "LabelEncoder", "Labels", "Projected", "Texts"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -36,6 +36,14 @@ class Condition(ABC):
     def take(self, index: Index) -> Self:
         """Return the rows that ``index`` selects."""
 
+    @abstractmethod
+    def distinct(self) -> tuple[Self, Tensor]:
+        """Return every different row once, and for each image which of them is its own, (B,)."""
+
+    @abstractmethod
+    def random(self, streams: Sequence[torch.Generator]) -> Self:
+        """Return something of the same kind for each image, drawn from its own stream."""
+
     @classmethod
     @abstractmethod
     def stack(cls, parts: Sequence[Self]) -> Self:
@@ -47,6 +55,42 @@ class Condition(ABC):
 
 
 @dataclass(frozen=True, eq=False)
+class Projected:
+    """What the layers of a network made of tokens, once for all steps: every different row once, and which of them an image has.
+
+    Args:
+        layers: (U, L, ...) by layer, the keys and values of U different rows of tokens.
+        rows: (B,) which of them each image has.
+    """
+
+    layers: Mapping[str, Tensor]
+    rows: Tensor
+
+    def of(self, layer: str) -> Tensor:
+        """Return what a layer made of the tokens of every image, (B, L, ...)."""
+        return self.layers[layer][self.rows]
+
+    def take(self, index: Index) -> Projected:
+        """Return the rows that ``index`` selects; nothing that was made is copied."""
+        return Projected(self.layers, self.rows[index])
+
+    @staticmethod
+    def stack(parts: Sequence[Projected]) -> Projected:
+        """Join batches one after the other; those of one origin share what was made."""
+        origins = list({id(part.layers): part.layers for part in parts}.values())
+        starts, start = {}, 0
+        for layers in origins:
+            starts[id(layers)] = start
+            start += len(next(iter(layers.values())))
+        joined = (
+            {name: torch.cat([layers[name] for layers in origins]) for name in origins[0]}
+            if origins[1:]
+            else origins[0]
+        )
+        return Projected(joined, torch.cat([part.rows + starts[id(part.layers)] for part in parts]))
+
+
+@dataclass(frozen=True, eq=False)
 class Context:
     """What enters a network, by door; a door that is not used is None.
 
@@ -55,6 +99,7 @@ class Context:
         tokens: (B, L, D) a sequence per image.
         mask: (B, L) bool, true where a token is real; None when all are.
         spatial: (B, C, H, W) channels beside the image, or (B, C, 1, 1) to be the same everywhere.
+        projected: what the layers of the network that is told this made of the tokens already; None: they make it when asked.
 
     Raises:
         ShapeMismatch: the parts disagree on the batch, or have the wrong number of axes.
@@ -64,6 +109,7 @@ class Context:
     tokens: Tensor | None = None
     mask: Tensor | None = None
     spatial: Tensor | None = None
+    projected: Projected | None = None
 
     def __post_init__(self) -> None:
         for name, axes in _AXES.items():
@@ -93,7 +139,8 @@ class Context:
 
     def take(self, index: Index) -> Context:
         """Return the rows that ``index`` selects."""
-        return Context(**{name: part[index] for name, part in self._parts().items()})
+        projected = None if self.projected is None else self.projected.take(index)
+        return Context(**{name: part[index] for name, part in self._parts().items()}, projected=projected)
 
     @staticmethod
     def stack(parts: Sequence[Context]) -> Context:
@@ -120,7 +167,8 @@ class Context:
                     f"cannot stack {name} of shapes {[tuple(row.shape) for row in rows]}; make them equal but for B"
                 )
             joined[name] = torch.cat(rows)
-        return Context(**joined)
+        made = [part.projected for part in parts if part.projected is not None]
+        return Context(**joined, projected=Projected.stack(made) if len(made) == len(parts) else None)
 
     def _parts(self) -> dict[str, Tensor]:
         found = {name: getattr(self, name) for name in _AXES}
@@ -131,7 +179,10 @@ _AXES = {"vector": 2, "tokens": 3, "mask": 2, "spatial": 4}
 
 
 def _pad_tokens(parts: Sequence[Context]) -> list[Context]:
-    """Bring all token sequences to one length; a mask appears where there was none only if one is needed."""
+    """Bring all token sequences to one length; a mask appears where there was none only if one is needed.
+
+    What layers made of those that were shorter does not fit any more and is left out.
+    """
     lengths = [part.tokens.shape[1] for part in parts if part.tokens is not None]
     if len(set(lengths)) == 1 and all(part.mask is None for part in parts):
         return list(parts)

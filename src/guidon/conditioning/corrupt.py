@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def corrupted(context: Context, how: Corruption, noise: RowNoise, drawn: Drawn) 
 
     Source: Sadat et al., arXiv 2310.17347; mean and deviation are those of each image instead of the whole batch.
     """
-    blurred = {}
+    blurred: dict[str, Any] = {}
     for name in ("vector", "tokens", "spatial"):
         part = getattr(context, name)
         if part is None:

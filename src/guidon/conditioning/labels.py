@@ -53,6 +53,16 @@ class Labels(Condition):
         """Return the rows that ``index`` selects."""
         return type(self)(self.ids[index], self.classes)
 
+    def distinct(self) -> tuple[Self, Tensor]:
+        """Return every class once, and for each image which one is its own, (B,)."""
+        found, which = torch.unique(self.ids, return_inverse=True)
+        return type(self)(found, self.classes), which
+
+    def random(self, streams: Sequence[torch.Generator]) -> Self:
+        """Return a class for each image, drawn from its own stream."""
+        drawn = [torch.randint(self.classes, (1,), generator=stream) for stream in streams]
+        return type(self)(torch.cat(drawn), self.classes)
+
     @classmethod
     def stack(cls, parts: Sequence[Self]) -> Self:
         """Join batches one after the other; raises `ShapeMismatch` if they count different classes."""

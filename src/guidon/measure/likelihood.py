@@ -141,5 +141,5 @@ def _told(model: Model, labels: Tensor | None, count: int) -> Context:
     if model.classes is None:
         return Context()
     if labels is None:
-        return model.encode(model.labels([None] * count))
+        return model.encode(model.condition([None] * count))
     return model.encode(Labels(labels, len(model.classes)))

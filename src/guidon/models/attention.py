@@ -109,10 +109,13 @@ class Attention(SelfAttention):
     def forward(self, x: Tensor, signal: Signal) -> Tensor:
         flat = self.norm(x).flatten(2).transpose(1, 2)  # (B, L, C)
         appended: tuple[Tensor, ...] = ()
-        if self.encoder_kv is not None and signal.tokens is not None:
-            appended = self._split(self.encoder_kv(signal.tokens), 2)
+        if (said := self.told(signal)) is not None:
+            appended = self._split(said, 2)
         h = self._answers(self._split(self.qkv(flat), 3), x.shape[2:], signal, appended)
         return x + self.proj_out(h).transpose(1, 2).reshape(x.shape)
+
+    def keys_values(self, tokens: Tensor) -> Tensor | None:
+        return None if self.encoder_kv is None else self.encoder_kv(tokens)
 
     def _split(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, L, parts * C) -> ``parts`` tensors (B, heads, L, C/heads)."""

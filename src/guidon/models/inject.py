@@ -54,12 +54,11 @@ class CrossAttention(Listener):
         self.proj_out = zeroed(nn.Linear(channels, channels))
 
     def forward(self, x: Tensor, signal: Signal) -> Tensor:
-        tokens, mask = signal.tokens, signal.mask  # (B, T, D), (B, T) bool
+        mask, said = signal.mask, self.told(signal)  # (B, T) bool, (B, T, 2C)
+        assert said is not None
         query = self.query(self.norm(x).flatten(2).transpose(1, 2))  # (B, L, C)
         query = query.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, C/heads)
-        key, value = (
-            self.key_value(self.norm_tokens(tokens)).unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
-        )
+        key, value = said.unflatten(2, (2, self.heads, -1)).transpose(1, 3).unbind(2)
         if mask is None:
             h = attend(query, key, value)
         else:
@@ -72,6 +71,9 @@ class CrossAttention(Listener):
         if mask is not None:
             h = h * told
         return x + h.transpose(1, 2).reshape(x.shape)
+
+    def keys_values(self, tokens: Tensor) -> Tensor:
+        return self.key_value(self.norm_tokens(tokens))
 
 
 def beside(x: Tensor, spatial: Tensor, channels: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from guidon.conditioning.condition import Projected
 from guidon.models.perturb import with_rows
 from guidon.perturbation import Perturbation
 
@@ -26,6 +27,7 @@ class Signal(NamedTuple):
     vector: Tensor | None = None  # (B, D) for FiLM
     tokens: Tensor | None = None  # (B, T, D)
     mask: Tensor | None = None  # (B, T) bool, true = real token
+    projected: Projected | None = None  # keys and values of the tokens, where they were made beforehand
     weak: Mapping[str, Sequence[tuple[Perturbation, slice]]] | None = None  # by layer: which rows are weakened, and how
 
 
@@ -56,6 +58,18 @@ class Listener(nn.Module):
     kind = "layer"
     name = ""
     skippable = True
+
+    def keys_values(self, tokens: Tensor) -> Tensor | None:
+        """Return the keys and values (B, T, 2C) of tokens (B, T, D); None for a layer that does not listen to tokens."""
+        return None
+
+    def told(self, signal: Signal) -> Tensor | None:
+        """Return the keys and values of what is said, made now or beforehand; None where no tokens are heard."""
+        if signal.tokens is None:
+            return None
+        if signal.projected is not None and self.name in signal.projected.layers:
+            return signal.projected.of(self.name)
+        return self.keys_values(signal.tokens)
 
     def weakened(self, signal: Signal) -> Sequence[tuple[Perturbation, slice]]:
         """Return which rows of the batch are weakened in this layer, and how."""

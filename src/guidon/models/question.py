@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from guidon.conditioning import Context
+from guidon.conditioning import Context, Projected
 from guidon.errors import NotSupported, ShapeMismatch
-from guidon.models.layers import Signal
+from guidon.models.layers import Listener, Signal
 from guidon.models.perturb import Perturbed, by_layer, with_time_noise
 
 
@@ -94,4 +96,19 @@ def signal_of(network: nn.Module, embedding: Tensor, context: Context, perturbed
     if added:
         assert context.vector is not None
         embedding = embedding + context.vector
-    return Signal(embedding, context.vector, context.tokens, context.mask, weak)
+    return Signal(embedding, context.vector, context.tokens, context.mask, context.projected, weak)
+
+
+def prepared(network: nn.Module, context: Context) -> Context:
+    """Return a context with the keys and values that a network's layers make of its tokens; one without tokens stays as it is.
+
+    Args:
+        network: what will be told the context.
+        context: for as many different conditions as there are.
+    """
+    if context.tokens is None:
+        return context
+    made = {layer.name: layer.keys_values(context.tokens) for layer in network.modules() if isinstance(layer, Listener)}
+    layers = {name: said for name, said in made.items() if said is not None}
+    rows = torch.arange(len(context.tokens), device=context.tokens.device)
+    return replace(context, projected=Projected(layers, rows))

@@ -89,6 +89,7 @@ def generate(
     rule: Rule,
     seeds: Sequence[int],
     shape: Sequence[int],
+    temperature: float = 1.0,
     device: torch.device | str = "cpu",
     batching: str = "joint",
     max_batch: int | None = None,
@@ -105,6 +106,7 @@ def generate(
         solver, rule: how to move and how to guide.
         seeds: one per image.
         shape: of one image, (C, H, W).
+        temperature: what the noise that sampling starts from is multiplied by.
         device: where the state lives.
         batching, max_batch: see `Engine`.
         on_step: called after each evaluation with (steps done, steps, the guided estimate of the images).
@@ -116,7 +118,7 @@ def generate(
     started = time.perf_counter()
     noise = PerImageNoise(seeds, shape, device)
     row_noise = PerImageNoise([seed ^ OTHER_STREAM for seed in seeds], shape, device).of_shape
-    x = noise() * process.start_scale(levels[0])
+    x = noise() * (temperature * process.start_scale(levels[0]))
     engine = Engine(networks, batching=batching, max_batch=max_batch)
     seen = Trace() if trace else None
     look_on = seen.look_on if seen else None

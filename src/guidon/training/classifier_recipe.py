@@ -14,12 +14,10 @@ from guidon.classifier import Classifier, ClassifierConfig
 from guidon.errors import BadRecipe, BadValue
 from guidon.model_config import ModelConfig, first_problem
 from guidon.models.encoder_unet import EncoderUNetConfig
-from guidon.training.batches import TrainingData
 from guidon.training.calibrate import calibrate, write_report
 from guidon.training.classify import ClassifierLoss, NoiseDraw, draw_noise
 from guidon.training.data import DataConfig
-from guidon.training.holdout import hold_out
-from guidon.training.run_recipe import RunRecipe, RunSection, Section, known, problems
+from guidon.training.run_recipe import RunRecipe, RunSection, Section, Wordings, known, problems
 
 if TYPE_CHECKING:
     from guidon.training.trainer import Trainer
@@ -100,11 +98,7 @@ class ClassifierRecipe(RunRecipe[Classifier]):
     model: ClassifierSection = Field(description="what to train")
     train: ClassifierTrainSection = Field(description="how to train it")
 
-    def open(self) -> TrainingData:
-        """Return the data without the images held out; raises as `open_data` and `hold_out` do."""
-        return hold_out(super().open(), self.data.hold_out, seed=self.train.seed)
-
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> Classifier:
+    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Classifier:
         """Return a new classifier for images (C, H, W) of these classes.
 
         Raises:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from guidon.classifier import Classifier
 from guidon.noise import Level, Process
-from guidon.training.batches import random_for
+from guidon.training.batches import Batch, random_for
+from guidon.training.run_recipe import Loss
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def draw_noise(process: Process, shape: torch.Size, *, seed: int, step: int, dev
     return NoiseDraw(process.level(times), torch.randn(shape, generator=there, device=device))
 
 
-class ClassifierLoss(nn.Module):
+class ClassifierLoss(Loss):
     """The cross-entropy of a classifier as a module of its own, so that autocast and data parallelism wrap the whole of it.
 
     Args:
@@ -62,6 +63,10 @@ class ClassifierLoss(nn.Module):
         super().__init__()
         self.classifier = classifier
         self.also: dict[str, Tensor] = {}
+
+    def told(self, batch: Batch) -> Tensor | None:
+        """Return the class ids of a batch, (B,)."""
+        return batch.labels
 
     def forward(self, images: Tensor, labels: Tensor, draw: NoiseDraw) -> Tensor:
         """Return the cross-entropy of every image, float32 (B,).

@@ -12,16 +12,17 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from guidon.conditioning.labels import Labels
+from guidon.conditioning import Condition, Labels, Texts
 from guidon.errors import BadValue
 from guidon.model import Model
 from guidon.noise import Level, Output, Process, VPTable
 from guidon.noise.bound import bound_term
 from guidon.noise.grids import Respaced
 from guidon.noise.posterior import Steps
-from guidon.training.batches import random_for
+from guidon.training.batches import Batch, random_for
+from guidon.training.run_recipe import Loss
 from guidon.training.times import ImportanceTimes
 
 
@@ -136,7 +137,7 @@ class Draw:
         return Draw(self.level.take(rows), self.dropped[rows], self.noise[rows], weight)
 
 
-class DenoisingLoss(nn.Module):
+class DenoisingLoss(Loss):
     """The loss of a model as a module of its own, so that autocast and data parallelism wrap the whole of it.
 
     Args:
@@ -165,34 +166,36 @@ class DenoisingLoss(nn.Module):
         if isinstance(process, VPTable) and objective.times == "importance":
             self.times = ImportanceTimes(process.steps, objective.stratified)
 
-    def forward(self, images: Tensor, labels: Tensor | None, draw: Draw) -> Tensor:
+    def told(self, batch: Batch) -> Tensor | Texts | None:
+        """Return what a batch tells the model: class ids (B,), or texts; None where it has nothing to tell."""
+        if self.model.config.text is None:
+            return batch.labels
+        if batch.captions is None or self.model.tokenizer is None:
+            raise BadValue("the model is told texts but the batch has none; name the captions in data.caption_column")
+        return self.model.tokenizer.encode(batch.captions, warn=False)
+
+    def forward(self, images: Tensor, told: Tensor | Texts | None, draw: Draw) -> Tensor:
         """Return the loss of every image, float32 (B,); arguments as in `terms`."""
-        terms = self.terms(images, labels, draw)
+        terms = self.terms(images, told, draw)
         weight = 1.0 if draw.weight is None else draw.weight.to(images.device, torch.float32)
         self.also = {name: (weight * value.detach()).mean() for name, value in terms.items()} if len(terms) > 1 else {}
         return torch.stack(list(terms.values())).sum(0)
 
-    def terms(self, images: Tensor, labels: Tensor | None, draw: Draw) -> dict[str, Tensor]:
+    def terms(self, images: Tensor, told: Tensor | Texts | None, draw: Draw) -> dict[str, Tensor]:
         """Return what the loss adds up, each float32 (B,): "mse", the weighted squared error, and "vb", the bound's term.
 
         To each the inner head's own is added with `inner_weight`.
 
         Args:
             images: (B, C, H, W) in [-1, 1].
-            labels: (B,) class ids; not needed by an unconditional model.
+            told: (B,) class ids, or B texts; not needed by an unconditional model.
             draw: of the same batch.
 
         Source: the bound beside the squared error is that of Nichol & Dhariwal, arXiv 2102.09672, eq. 16, as in guided-diffusion's
         ``training_losses``. The inner head's part is that of Zhou et al., arXiv 2512.24176; its weight is that of the authors' code.
         """
-        denoiser, classes = self.model.denoiser, self.model.classes
-        given = None
-        if classes is not None:
-            if labels is None:
-                raise BadValue(
-                    "the model has classes but the batch has no labels; give labels, or train it unconditionally"
-                )
-            given = Labels(labels, len(classes)).drop(draw.dropped)
+        denoiser, given = self.model.denoiser, self._given(told)
+        given = None if given is None else given.drop(draw.dropped)
         at = draw.level.like(images)
         x = at.alpha * images + at.sigma * draw.noise  # (B, C, H, W)
         # both (B, C or 2C, H, W), bfloat16 under autocast
@@ -202,6 +205,16 @@ class DenoisingLoss(nn.Module):
             return terms
         weight, more = self.objective.inner_weight, self._terms(inner.float(), x, images, draw)
         return {name: value + weight * more[name] for name, value in terms.items()}
+
+    def _given(self, told: Tensor | Texts | None) -> Condition | None:
+        classes = self.model.classes
+        if classes is None:
+            return told if isinstance(told, Texts) else None
+        if not isinstance(told, Tensor):
+            raise BadValue(
+                "the model has classes but the batch has no labels; give labels, or train it unconditionally"
+            )
+        return Labels(told, len(classes))
 
     def _terms(self, raw: Tensor, x: Tensor, images: Tensor, draw: Draw) -> dict[str, Tensor]:
         denoiser, objective = self.model.denoiser, self.objective

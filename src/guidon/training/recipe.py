@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,18 +11,40 @@ from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_va
 
 from guidon import registry
 from guidon.checkpoints.atomic import write_bytes
+from guidon.conditioning.tokenizer import Tokenizer, train_tokenizer
 from guidon.errors import BadRecipe, BadValue
 from guidon.model import Model
 from guidon.model_config import ModelConfig, SampleDefaults
+from guidon.models.text import TextTransformerConfig
+from guidon.models.text_encoder import TextConfig
 from guidon.training.data import DataConfig
 from guidon.training.ema import Power
 from guidon.training.grid import png_bytes, sample_grid
 from guidon.training.objective import DenoisingLoss, Draw, Objective
-from guidon.training.run_recipe import RunRecipe, RunSection, Section, known, problems
+from guidon.training.run_recipe import RunRecipe, RunSection, Section, Wordings, known, problems
 from guidon.training.snapshots import save_snapshot
 
 if TYPE_CHECKING:
     from guidon.training.trainer import Trainer
+
+
+class TextSection(Section):
+    """The ``model.text:`` section of a recipe: the model is told the captions of the data."""
+
+    vocabulary: int = Field(
+        2048, ge=258, description="tokens of the vocabulary that is learned from the captions, at most"
+    )
+    context: int = Field(32, ge=3, description="tokens of a text; longer captions are cut")
+    encoder: TextTransformerConfig = Field(
+        default_factory=TextTransformerConfig, description="what makes a context of the tokens"
+    )
+
+    def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
+        """Return what makes tokens of texts such as these, with a warning where some are too long."""
+        known = list(texts)
+        tokenizer = train_tokenizer(known, size=self.vocabulary, context=self.context)
+        tokenizer.encode(known)
+        return tokenizer
 
 
 class ModelSection(Section):
@@ -39,6 +61,8 @@ class ModelSection(Section):
     learned_variance: bool = Field(
         False, description="let the network also learn the variance of a step, on a process with a table (vp-table)"
     )
+
+    text: TextSection | None = Field(None, description="tell the model the captions of the data, not their classes")
 
     @field_validator("process", "output")
     @classmethod
@@ -119,8 +143,14 @@ class Recipe(RunRecipe[Model]):
         self.train.objective.check(process, self.model.learned_variance)
         return self
 
-    def model_config_for(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> ModelConfig:
+    def model_config_for(
+        self, shape: tuple[int, int, int], classes: Sequence[str] | None, tokenizer: Tokenizer | None = None
+    ) -> ModelConfig:
         """Return the config of a model for images (C, H, W) of these classes (None: without classes).
+
+        Args:
+            shape, classes: of the data.
+            tokenizer: of a model that is told texts.
 
         Raises:
             BadRecipe: the architecture speaks of other image channels than the data have, or wants a condition they lack.
@@ -134,10 +164,11 @@ class Recipe(RunRecipe[Model]):
                 )
         architecture = {**given, **channels}
         doors = registry.lookup("network", self.model.network).Config(**architecture).doors
-        if doors and classes is None:
+        text = self.model.text
+        if doors and classes is None and text is None:
             raise BadRecipe(
                 f"the network has a door for a condition ({', '.join(doors)}), but the data have no labels; name their column in"
-                " data.label_column, or close the door (for a unet: model.architecture.vector: null)"
+                " data.label_column, tell it captions (model.text: {}), or close the door (for a unet: model.architecture.vector: null)"
             )
         return ModelConfig(
             shape=shape,
@@ -146,13 +177,17 @@ class Recipe(RunRecipe[Model]):
             process=self.model.process,
             output=self.model.output,
             learned_variance=self.model.learned_variance,
-            classes=tuple(classes) if doors and classes else None,
+            classes=tuple(classes) if doors and classes and text is None else None,
+            text=None
+            if text is None or tokenizer is None
+            else TextConfig(tokenizer=tokenizer.config, vocabulary=tokenizer.size, encoder=text.encoder),
             sample=self.sample,
         )
 
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> Model:
-        """Return a new model for images (C, H, W) of these classes; raises as `model_config_for` does."""
-        return Model(self.model_config_for(shape, classes))
+    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Model:
+        """Return a new model for images (C, H, W) of these classes, or told such texts; raises as `model_config_for` does."""
+        tokenizer = None if self.model.text is None else self.model.text.tokenizer(texts())
+        return Model(self.model_config_for(shape, classes, tokenizer), tokenizer)
 
     def loss(self, model: Model) -> DenoisingLoss:
         """Return what training minimises."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 import guidon.training.ema  # noqa: F401  registers the averages that a recipe can name
 from guidon import registry
+from guidon.conditioning import Texts
 from guidon.errors import BadRecipe, BadValue, nearest
-from guidon.training.batches import TrainingData
-from guidon.training.data import DataConfig, open_data
+from guidon.training.batches import Batch, TrainingData
+from guidon.training.data import DataConfig
+from guidon.training.holdout import open_divided
 
 if TYPE_CHECKING:
     from guidon.classifier import Classifier
@@ -25,6 +27,16 @@ if TYPE_CHECKING:
     from guidon.training.trainer import Trainer
 
 Trained = TypeVar("Trained", bound="Model | Classifier")
+Wordings = Callable[[], Iterable[str]]  # the texts that data have, read when they are asked for
+
+
+class Loss(nn.Module, ABC):
+    """What training minimises: called with images, what a batch tells of them, and a draw, it gives the loss of every image (B,)."""
+
+    @abstractmethod
+    def told(self, batch: Batch) -> Tensor | Texts | None:
+        """Return what a batch tells of its images: class ids (B,), texts, or nothing."""
+
 
 MAY_CHANGE = ("steps", "budget", "sample_every", "sample_weights", "checkpoint_every", "log_every", "trackers")
 """Keys of ``train:`` that a resumed run may change: how long it goes on, and what it shows on its way."""
@@ -127,16 +139,16 @@ class RunRecipe(Section, ABC, Generic[Trained]):
         train: RunSection
 
     def open(self) -> TrainingData:
-        """Return the data; raises as `guidon.training.data.open_data` does."""
-        return open_data(self.data, seed=self.train.seed)
+        """Return the data, without what is held out; raises as `guidon.training.holdout.open_divided` does."""
+        return open_divided(self.data, seed=self.train.seed)
 
     @abstractmethod
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None) -> Trained:
-        """Return what is trained, new, for images (C, H, W) of these classes (None: the data have none)."""
+    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Trained:
+        """Return what is trained, new, for images (C, H, W) of these classes (None: the data have none) and such texts."""
 
     @abstractmethod
-    def loss(self, model: Trained) -> nn.Module:
-        """Return what training minimises: a module that gives the loss of every image (B,)."""
+    def loss(self, model: Trained) -> Loss:
+        """Return what training minimises."""
 
     @abstractmethod
     def draw(self, model: Trained, shape: torch.Size, *, step: int, device: torch.device) -> Any:
@@ -294,5 +306,14 @@ def problems(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
 
 def _fields(model: Any, place: Sequence[str]) -> list[str]:
     for part in place:
-        model = model.model_fields[part].annotation
-    return sorted(model.model_fields)
+        kinds = {kind.__name__: kind for kind in _sections(model)}
+        named = [kind.model_fields[part].annotation for kind in kinds.values() if part in kind.model_fields]
+        model = named[0] if named else model  # else a part that tells kinds of a section apart
+    return sorted({name for kind in _sections(model) for name in kind.model_fields})
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """Return the sections that an annotation such as ``Section | None`` speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]

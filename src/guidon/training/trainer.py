@@ -18,8 +18,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, broadcast_object_list
+from torch import Tensor
 
 from guidon import registry
+from guidon.conditioning import Texts
 from guidon.errors import BadRecipe, NumericalError
 from guidon.training.batches import Batch, random_for
 from guidon.training.ema import Average, Power
@@ -95,7 +97,7 @@ class Trainer(Generic[Trained]):
         self.data = recipe.open()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = recipe.build(self.data.shape, self.data.classes)
+            self.model = recipe.build(self.data.shape, self.data.classes, self.data.wordings)
         self._layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self.average = Average(self.model, registry.parse("average", train.average))
@@ -202,12 +204,13 @@ class Trainer(Generic[Trained]):
             draw = replace(draw, level=self.model.process.level(times), weight=weight)
         draw = draw.take(slice(rank * share, (rank + 1) * share))
         images = batch.images.to(self.device, memory_format=self._layout)
-        labels = batch.labels.to(self.device) if batch.labels is not None else None
+        told = self._objective.told(batch)
+        told = told.to(self.device) if isinstance(told, Tensor) else told
         losses, unweighed, also, size = [], [], [], share // train.accumulate
         for rows in (slice(start, start + size) for start in range(0, share, size)):
             with self.accelerator.accumulate(self._loss):
                 chance = draw.take(rows)
-                each = self._loss(images[rows], labels[rows] if labels is not None else None, chance)  # (B,)
+                each = self._loss(images[rows], _rows(told, rows), chance)  # (B,)
                 loss = (each if self._times is None else each * chance.weight.to(each)).mean()
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
@@ -245,12 +248,17 @@ class Trainer(Generic[Trained]):
         if wanted is None and available > 1 and self.world == 1 and self.device.type == "cpu":
             size = self.recipe.train.batch_size // self.recipe.train.accumulate
             images = torch.zeros(size, *self.data.shape).to(memory_format=self._layout)
-            labels = torch.zeros(size, dtype=torch.long) if self.model.classes is not None else None
+            told = self._objective.told(Batch(images, torch.zeros(size, dtype=torch.long), [""] * size))
             draw = self.recipe.draw(self.model, images.shape, step=0, device=self.device)
-            wanted = fastest_threads(lambda: self._loss(images, labels, draw).mean().backward(), available)
+            wanted = fastest_threads(lambda: self._loss(images, told, draw).mean().backward(), available)
             self._loss.zero_grad()
         torch.set_num_threads(wanted or available)
         return torch.get_num_threads()
+
+
+def _rows(told: Tensor | Texts | None, rows: slice) -> Tensor | Texts | None:
+    """Return what some images of a batch are told."""
+    return told.take(rows) if isinstance(told, Texts) else None if told is None else told[rows]
 
 
 def _check_trackers(names: tuple[str, ...]) -> None:
