@@ -51,7 +51,8 @@ def nll(
 
     Images are resized to the model's shape. A model of classes is told the labels
     of the data, each as its class of that name, or of that number where the data
-    have numbers for names; without labels it is told no class.
+    have numbers for names; without labels it is told no class. A model of texts is
+    told the captions of the data.
 
     Args:
         model: a run's folder, a model's folder, or a Hugging Face id.
@@ -85,7 +86,9 @@ def nll(
         found = bits_per_dim(
             loaded,
             images.images,
-            images.labels,
+            images.labels
+            if loaded.tokenizer is None or images.captions is None
+            else loaded.tokenizer.encode(images.captions),
             levels,
             variance=variance,
             seed=seed,
@@ -101,6 +104,7 @@ def nll(
         "split": split,
         "images": len(images),
         "labels": images.labels is not None,
+        "captions": loaded.tokenizer is not None and images.captions is not None,
         "grid": name,
         "steps": len(levels) - 1,
         "variance": found.variance,

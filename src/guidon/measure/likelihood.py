@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from guidon.conditioning import Labels, Texts
 from guidon.conditioning.condition import Context
-from guidon.conditioning.labels import Labels
 from guidon.errors import BadValue, NotSupported, ShapeMismatch
 from guidon.model import Model
 from guidon.noise import Level, Process, VPTable
@@ -59,7 +59,7 @@ class BitsPerDim:
 def bits_per_dim(
     model: Model,
     images: Tensor,
-    labels: Tensor | None = None,
+    told: Tensor | Texts | None = None,
     levels: Sequence[Level] | None = None,
     *,
     variance: Variance | None = None,
@@ -76,7 +76,7 @@ def bits_per_dim(
     Args:
         model: what believes.
         images: (N, C, H, W) in [-1, 1], of 256 values.
-        labels: (N,) class ids; None: no class.
+        told: (N,) class ids, or N texts; None: no class, no text.
         levels: the chain, the noisiest first, the clean image last; left out: the whole table of the model's process.
         variance: of the model's steps, as of the solver ddpm; left out: the learned one where there is one, else the small one.
         seed: of the first image's noise, the others count on from it.
@@ -86,17 +86,19 @@ def bits_per_dim(
 
     Raises:
         BadValue: there is no table to take the levels from, or the chain does not end at the clean image.
-        ShapeMismatch: the images are not those of the model, or the labels not one for each.
-        NotSupported: the variance is to be the learned one and the network learned none, or the model enlarges images.
+        ShapeMismatch: the images are not those of the model, or what is told not one for each.
+        NotSupported: the variance is to be the learned one and the network learned none, or the model enlarges or completes images.
 
     Source: Nichol & Dhariwal, arXiv 2102.09672, section 3; guided-diffusion's ``calc_bpd_loop``.
     """
     if tuple(images.shape[1:]) != model.shape or not len(images):
         raise ShapeMismatch(f"the model is of images {model.shape}, these are {tuple(images.shape)}; resize them")
-    if labels is not None and labels.shape != images.shape[:1]:
-        raise ShapeMismatch(f"{len(images)} images need as many labels, got {tuple(labels.shape)}")
-    if model.config.low_res is not None:
-        raise NotSupported("this model enlarges images; its likelihood would be that of an image given a small one")
+    if told is not None and len(told) != len(images):
+        raise ShapeMismatch(f"{len(images)} images need as many labels or texts, got {len(told)}")
+    if model.config.low_res is not None or model.config.inpaint:
+        raise NotSupported(
+            "this model enlarges or completes images; its likelihood would be that of an image given another"
+        )
     chain = tuple(levels) if levels is not None else whole_table(model.process)
     steps, device = Steps.of(chain), model.device
     if variance is None:
@@ -109,7 +111,7 @@ def bits_per_dim(
         for start in starts:
             rows = slice(start, start + batch)
             part = images[rows].to(device, torch.float32)
-            context = _told(model, None if labels is None else labels[rows], len(part))
+            context = _context(model, told, rows, len(part))
             noise = PerImageNoise(range(seed + start, seed + start + len(part)), model.shape, device)
             prior.append(prior_term(part, chain[0], scale))
             found = []
@@ -137,9 +139,9 @@ def whole_table(process: Process) -> tuple[Level, ...]:
     return Respaced().levels(process, process.steps)
 
 
-def _told(model: Model, labels: Tensor | None, count: int) -> Context:
-    if model.classes is None:
+def _context(model: Model, told: Tensor | Texts | None, rows: slice, count: int) -> Context:
+    if model.encoder is None:
         return Context()
-    if labels is None:
+    if told is None:
         return model.encode(model.condition([None] * count))
-    return model.encode(Labels(labels, len(model.classes)))
+    return model.encode(told.take(rows) if isinstance(told, Texts) else Labels(told[rows], len(model.classes or ())))
