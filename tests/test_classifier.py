@@ -151,7 +151,7 @@ def test_any_function_leads_a_model_without_classes() -> None:
     own = model.sample([0, 2], classifier=mine, **settings)
     assert torch.equal(own.x, model.sample(["cat", "emu"], classifier=judge, **settings).x)
     assert own.labels == (0, 2)
-    with pytest.raises(BadValue, match="no class; give every image a label"):
+    with pytest.raises(BadValue, match="guide towards nothing; give every image a label"):
         model.sample(n=2, classifier=mine, **settings)
 
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from guidon._version import __version__
 
 if TYPE_CHECKING:
-    from guidon.classifier import Classifier, load_classifier
+    from guidon.classifier import Classifier
+    from guidon.classifier_request import load_classifier
+    from guidon.clip import Clip
     from guidon.errors import GuidonError
     from guidon.guidance import CFG, Interval
     from guidon.model import Model, load
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "CFG": "guidon.guidance",
     "Classifier": "guidon.classifier",
+    "Clip": "guidon.clip",
     "DDIM": "guidon.solvers",
     "DDPM": "guidon.solvers",
     "DPMpp2M": "guidon.solvers",
@@ -39,7 +42,7 @@ _HOME = {
     "ModelConfig": "guidon.model_config",
     "Samples": "guidon.tasks.generate",
     "load": "guidon.model",
-    "load_classifier": "guidon.classifier",
+    "load_classifier": "guidon.classifier_request",
 }
 
 __all__ = [
@@ -47,6 +50,7 @@ __all__ = [
     "DDIM",
     "DDPM",
     "Classifier",
+    "Clip",
     "DPMpp2M",
     "Euler",
     "GuidonError",

@@ -190,8 +190,3 @@ class Classifier(nn.Module):
         classifier.load_state_dict(tensors)
         classifier.name = str(source)
         return classifier.eval().requires_grad_(False)
-
-
-def load_classifier(source: str | Path) -> Classifier:
-    """Load a classifier from a folder or a hub id; see `Classifier.from_pretrained`."""
-    return Classifier.from_pretrained(source)

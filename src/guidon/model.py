@@ -24,6 +24,7 @@ from guidon.checkpoints.native import (
 )
 from guidon.classifier import Classifier
 from guidon.classifier_request import LogProb, as_classifier, told_to_classifier
+from guidon.clip import Clip
 from guidon.conditioning.condition import Condition, Context
 from guidon.conditioning.images import Pictures, beside_noise
 from guidon.conditioning.labels import LabelEncoder, Labels
@@ -44,7 +45,9 @@ from guidon.model_request import (
     conditions,
     described,
     for_network,
+    is_number,
     listed,
+    positive,
     seeds_of,
     wanted,
     whole,
@@ -164,7 +167,7 @@ class Model(nn.Module):
             ids = [class_id(name, self.classes) for name in names]  # type: ignore[union-attr]
             return Labels(torch.tensor(ids, dtype=torch.long), len(self.classes))
         if isinstance(names, Texts):
-            return names
+            return dataclasses.replace(names, vocabulary=self.config.text.vocabulary)
         if self.tokenizer is None:
             raise BadValue("this model has no tokenizer; tell it tokens (Texts), or load it with one")
         return self.tokenizer.encode([as_text(name) for name in names])
@@ -196,7 +199,7 @@ class Model(nn.Module):
         also: Label | Sequence[Label] = (),
         partial: Label | Sequence[Label] = (),
         weak: Model | None = None,
-        classifier: Classifier | LogProb | None = None,
+        classifier: Classifier | Clip | LogProb | None = None,
         trace: bool = False,
         image: Pictures | None = None,
         inpaint: Pictures | None = None,
@@ -220,8 +223,9 @@ class Model(nn.Module):
             also: further classes or texts for ``conjunction``.
             partial: a part of what is asked for (an animal, where a cat is), for ``two-scale``.
             weak: a worse model of the same classes, for ``autoguidance``.
-            classifier: for ``classifier``, a `Classifier`, or any function (x, level, class ids (B,)) -> log p(class | x) (B,),
-                differentiable in x. A model without classes takes the labels of the classifier, of a function any numbers.
+            classifier: for ``classifier``, a `Classifier`, a `Clip` (which is told the text, or the name of the class), or any function
+                (x, level, class ids (B,)) -> log p(class | x) (B,), differentiable in x. A model that is told nothing takes the labels
+                of the classifier, the texts of a CLIP, of a function any numbers.
             trace: whether to record what guidance does at each step, in ``Samples.trace``.
             image: what a super-resolution model enlarges: one for all images, or one for each; pictures, or (N, C, h, w) in [-1, 1].
             inpaint: what a model that completes images completes, as ``image``, of the model's size; left out: nothing is known.
@@ -245,7 +249,7 @@ class Model(nn.Module):
         solver_ = as_member("solver", defaults.solver if solver is None else solver)
         grid_ = as_member("grid", defaults.grid if grid is None else grid)
         steps = defaults.steps if steps is None else steps
-        temperature = defaults.temperature if temperature is None else temperature
+        temperature = positive("temperature", defaults.temperature if temperature is None else temperature)
         levels = grid_.levels(self.process, whole("steps", steps))
         further = {
             name: [] if other is None else listed(other)
@@ -275,7 +279,7 @@ class Model(nn.Module):
         if classifier is not None:
             networks["classifier"] = as_classifier(classifier, self)
             contexts |= dict.fromkeys(for_network("classifier", contexts))  # what a network is told are no class ids
-            contexts |= told_to_classifier(known, names, further)  # type: ignore[arg-type]
+            contexts |= told_to_classifier(classifier, known, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
         models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]
         modes = [model.training for model in models]
@@ -323,18 +327,16 @@ class Model(nn.Module):
         if weak is not None:
             record["weak"] = weak.name
         if classifier is not None:
-            record["classifier"] = (
-                {"name": classifier.name, "calibrated": classifier.tempered}
-                if isinstance(classifier, Classifier)
-                else None
-            )
+            calibrated = isinstance(classifier, Classifier) and classifier.tempered
+            leads = isinstance(classifier, Classifier | Clip)
+            record["classifier"] = {"name": classifier.name, "calibrated": calibrated} if leads else None  # type: ignore[union-attr]
         return dataclasses.replace(samples, labels=self._ids(names, known), record=record)
 
     def _ids(self, names: Sequence[Label] | Texts, known: Sequence[str] | None) -> tuple[int | None, ...]:
         """Return the class of each image, None where there is none."""
-        if isinstance(names, Texts) or self.config.text is not None:
-            return (None,) * len(names)
-        return tuple(None if name is None else int(name) if known is None else class_id(name, known) for name in names)
+        if isinstance(names, Texts) or known is None:
+            return tuple(int(name) if is_number(name) else None for name in names)  # type: ignore[union-attr]
+        return tuple(None if name is None else class_id(name, known) for name in names)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model to a folder, whole or not at all; raises `SaveFailed`."""
@@ -353,9 +355,9 @@ class Model(nn.Module):
             DamagedCheckpoint: a file is cut short, or the tensors do not fit the config.
         """
         config, tensors = read_checkpoint(local_folder(source))
-        if config.get("kind") == "classifier":
+        if config.get("kind") in ("classifier", "clip"):
             raise BadValue(
-                f"{source} holds a classifier, not a model; give it as classifier, on the command line --classifier"
+                f"{source} holds a {config['kind']}, not a model; give it as classifier, on the command line --classifier"
             )
         try:
             settings = ModelConfig(**config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -87,7 +88,7 @@ def wanted(
     if not several:
         raise BadValue(f"no {'text' if texts else 'label'} is given; name at least one, or leave it out altogether")
     if texts:
-        several = [as_text(text) or None for text in several]
+        several = [as_text(text) if as_text(text).strip() else None for text in several]
     elif classes is None and not numbers and any(label is not None for label in several):
         raise UnknownLabel(NO_CLASSES)
     return [label for label in several for _ in range(n or 1)]
@@ -97,16 +98,16 @@ def as_text(text: Label) -> str:
     """Return a text, empty for none; raises `BadValue` for anything else."""
     if text is not None and not isinstance(text, str):
         raise BadValue(f"this model is told texts, not {text!r}; give a sentence in quotes")
-    return (text or "").strip()
+    return text or ""
 
 
 def listed(labels: Label | Sequence[Label]) -> list[Label]:
     """Return one label, or several, as a list."""
-    alone = labels is None or isinstance(labels, str) or _is_number(labels)
+    alone = labels is None or isinstance(labels, str) or is_number(labels)
     return [labels] if alone else list(labels)  # type: ignore[list-item, arg-type]
 
 
-def _is_number(value: Any) -> TypeGuard[int]:
+def is_number(value: Any) -> TypeGuard[int]:
     """Return whether a value is one whole number; arrays and tensors of several have ``__index__`` too."""
     return hasattr(value, "__index__") and getattr(value, "ndim", 0) == 0
 
@@ -226,7 +227,7 @@ def described(labels: Sequence[Label] | Texts, classes: Sequence[str] | None) ->
 
 def seeds_of(seed: int | Sequence[int], count: int) -> tuple[int, ...]:
     """Return one seed for each image: those given, or as many counting up from one."""
-    if _is_number(seed):
+    if is_number(seed):
         first = whole("seed", seed)
         return tuple(range(first, first + count))
     seeds = tuple(whole("seed", s) for s in seed)  # type: ignore[union-attr]
@@ -258,3 +259,14 @@ def whole(name: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise BadValue(f"{name} is a whole number, got {value!r}") from None
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a number above zero; raises `BadValue` naming what it should have been."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise BadValue(f"{name} is a number above 0, got {value!r}")
+    return number

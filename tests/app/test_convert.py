@@ -16,7 +16,7 @@ from guidon.app.conversion import build
 from guidon.checkpoints.dit import DIT, dit_blueprint
 from guidon.checkpoints.guided_flags import blueprint
 from guidon.checkpoints.presets import FAMILIES
-from guidon.classifier import load_classifier
+from guidon.classifier_request import load_classifier
 
 FLAGS = {
     "image_size": 16,
@@ -229,7 +229,7 @@ def test_help_says_when_the_file_tells_the_classes(guidon: Any) -> None:
 
 
 def test_every_command_shows_examples(guidon: Any) -> None:
-    for command in ("", " guided-diffusion", " dit", " presets"):
+    for command in ("", " guided-diffusion", " glide", " dit", " presets"):
         text = guidon(f"convert{command} --help").out
         assert f"guidon convert{command}" in text
         assert max(map(len, text.splitlines())) <= 80

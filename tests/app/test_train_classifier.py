@@ -14,7 +14,7 @@ from PIL import Image
 from guidon.app.classifier_plot import report_figure
 from guidon.app.recipes import bundled_recipes
 from guidon.app.train_classifier_command import EXAMPLES
-from guidon.classifier import load_classifier
+from guidon.classifier_request import load_classifier
 from guidon.model import Model
 from guidon.training.calibrate import Report, Row, read_report
 

@@ -25,7 +25,7 @@ from guidon.checkpoints.guided_diffusion import (
 from guidon.checkpoints.guided_flags import DEFAULTS, RUNNING, blueprint, read_flags
 from guidon.checkpoints.presets import FAMILIES
 from guidon.checkpoints.reading import State
-from guidon.classifier import load_classifier
+from guidon.classifier_request import load_classifier
 from guidon.conditioning import Context, Labels
 from guidon.errors import BadValue, DamagedCheckpoint, NotSupported, UnknownName
 from guidon.model import load

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from support.vocabularies import CLIP_PAIRS, clip_file, gpt2_files
 
 from guidon.conditioning.tokenizer import (
     Tokenizer,
@@ -19,25 +20,7 @@ from guidon.conditioning.tokenizer import (
 from guidon.conditioning.vocabulary import LETTERS
 from guidon.errors import BadValue, DamagedCheckpoint, DataError, MissingFile
 
-# in the alphabet of both vocabularies a space is Ġ
-PAIRS = ["r e", "re d", "Ġ c", "Ġc a", "Ġca t"]
-CLIP_PAIRS = ["r e", "re d</w>", "c a", "ca t</w>"]
 CAPTIONS = ["a red circle", "a blue square", "a red square left of a blue circle"] * 4
-
-
-def gpt2_files(folder: Path, pairs: list[str] = PAIRS, *, end: str = "<|endoftext|>") -> Path:
-    folder.mkdir(exist_ok=True)
-    tokens = [*LETTERS, *(pair.replace(" ", "") for pair in pairs), end]
-    (folder / "encoder.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
-    (folder / "vocab.bpe").write_text("\n".join(["#version: 0.2", *pairs, ""]))
-    return folder
-
-
-def clip_file(folder: Path, pairs: list[str] = CLIP_PAIRS) -> Path:
-    folder.mkdir(exist_ok=True)
-    path = folder / "bpe_simple_vocab_16e6.txt.gz"
-    path.write_bytes(gzip.compress("\n".join(['"header', *pairs, ""]).encode()))
-    return folder
 
 
 @pytest.fixture
@@ -79,7 +62,7 @@ def test_clip_marks_the_ends_of_words_and_of_the_row(clip: Tokenizer) -> None:
 def test_long_texts_are_cut_with_one_warning_and_keep_their_end(clip: Tokenizer, gpt2: Tokenizer) -> None:
     with pytest.warns(UserWarning, match=r"2 of 3 texts are longer than 4 tokens") as found:
         told = clip.encode(["cat " * 5, "red", "cat " * 9])
-    assert len(found) == 1
+    assert len(found) == 1 and found[0].filename == __file__
     assert told.tokens.tolist()[0] == [516, 515, 515, 515, 515, 517]
     assert told.mask[0].all()
     with pytest.warns(UserWarning, match=r"1 of 1 texts are longer than 6 tokens"):
@@ -104,6 +87,7 @@ def test_ends_written_in_a_text(clip: Tokenizer, gpt2: Tokenizer, learned: Token
 
 def test_clip_mends_texts_first(clip: Tokenizer) -> None:
     assert clip.tokens(" \u201cred\u201d\n &amp;amp; ca\u0301t\x07 ") == clip.tokens('"red" & c\u00e1t')
+    assert clip.tokens("<red> &amp;amp;") == clip.tokens("<red> &")
 
 
 # --------------------------------------------------------------------------------------------------- learned

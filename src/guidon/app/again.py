@@ -15,8 +15,9 @@ from guidon.app.models import open_classifier, open_model, open_weak
 from guidon.app.pictures import file_stems, free_paths, open_pictures
 from guidon.app.png import Record, read_record, write_png
 from guidon.app.progress import steps_bar
-from guidon.app.sample_command import summary, write_samples
+from guidon.app.sample_command import sampled, summary, write_samples
 from guidon.classifier import Classifier
+from guidon.clip import Clip
 from guidon.errors import DataError, MissingFile
 from guidon.model import Model
 
@@ -48,27 +49,36 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
             f"note: {loaded.name} holds other weights than {image} was made with; the image will differ",
             file=sys.stderr,
         )
+    upsampler, upsampling = _upsampler(record, image, where)
+    shown = {name: record[name] for name in ("low_res", "inpaint", "repaint") if record.get(name)}
+    pictures = {name: open_pictures([Path(path) for path in paths]) for name, paths in shown.items()}
     labelled = loaded.classes is not None or any(label is not None for label in record["labels"])
     threads = torch.get_num_threads()
     torch.set_num_threads(record["threads"])
     try:
         with steps_bar("sampling") as on_step:
-            samples = loaded.sample(
+            samples = sampled(
+                loaded,
+                upsampler,
                 record["labels"] if labelled else None,
                 n=None if labelled else len(record["seeds"]),
                 seed=record["seeds"],
                 on_step=on_step,
                 weak=open_weak(record["weak"], loaded, where) if record.get("weak") else None,
                 classifier=classifier,
-                image=open_pictures([Path(name) for name in record["low_res"]]) if record.get("low_res") else None,
-                **{key: record[key] for key in ("negative", "also", "partial") if key in record},
+                image=pictures.pop("low_res", None),
+                known=pictures,
+                upsampler_settings=upsampling,
+                **{key: record[key] for key in ("negative", "also", "partial", "temperature") if key in record},
                 **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
             )
     finally:
         torch.set_num_threads(threads)
-    new = {**samples.record, "weights": digest} | {key: record[key] for key in ("low_res",) if key in record}
+    new = {**samples.record, "weights": digest} | shown
     if classifier is not None:
         new["classifier"]["weights"] = record["classifier"].get("weights")
+    if upsampler is not None:
+        new["upsampler"]["weights"] = record["upsampler"].get("weights")
     which = record.get("image")
     print(summary(samples))
     if which is None:
@@ -94,7 +104,7 @@ def _open(record: Record, image: Path, model: str | None, device: str) -> tuple[
         ) from error
 
 
-def _classifier(record: Record, image: Path, device: str) -> Classifier | None:
+def _classifier(record: Record, image: Path, device: str) -> Classifier | Clip | None:
     """Open the classifier of a record, None where there was none; raises `DataError` where it was a function."""
     if "classifier" not in record:
         return None
@@ -105,6 +115,17 @@ def _classifier(record: Record, image: Path, device: str) -> Classifier | None:
     if digest != told.get("weights", digest):
         print(f"note: {told['name']} holds other weights than {image} was made with; it will differ", file=sys.stderr)
     return classifier
+
+
+def _upsampler(record: Record, image: Path, device: str) -> tuple[Model | None, dict[str, Any]]:
+    """Open the upsampler of a record and return it with how it was sampled, None where there was none."""
+    if "upsampler" not in record:
+        return None, {}
+    told = record["upsampler"]
+    upsampler, digest = open_model(_found(told["model"], image), device)
+    if digest != told.get("weights", digest):
+        print(f"note: {told['model']} holds other weights than {image} was made with; it will differ", file=sys.stderr)
+    return upsampler, {key: told[key] for key in ("rule", "solver", "grid", "steps", "temperature") if key in told}
 
 
 def _found(name: str, image: Path) -> str | Path:

@@ -18,6 +18,8 @@ from guidon.checkpoints.looks import look
 from guidon.checkpoints.presets import FAMILIES
 from guidon.checkpoints.reading import State
 from guidon.classifier import Classifier, ClassifierConfig
+from guidon.clip import Clip, ClipBundleConfig
+from guidon.conditioning.tokenizer import CLIP, GPT2, Tokenizer, TokenizerConfig, clip_tokenizer, gpt2_tokenizer
 from guidon.errors import BadValue, DamagedCheckpoint, NotSupported
 from guidon.model import Model, ModelConfig
 
@@ -25,13 +27,14 @@ OWN = {  # how to say what a file is that no preset names
     "guided-diffusion": ("--flags", "give your flags: --flags '--image_size 64 ...'"),
     "dit": ("--heads", "give its number of attention heads: --heads N"),
 }
+Converted = Model | Classifier | Clip
 
 
 class Plan(NamedTuple):
     """What a file is taken for.
 
     Args:
-        family: "guided-diffusion" or "dit".
+        family: "guided-diffusion", "glide" or "dit".
         name: to call it in messages.
         blueprint: what it becomes.
         flags: by which it was described, over the defaults; None where it was otherwise.
@@ -56,7 +59,7 @@ def plan_of(
 
     Args:
         state: the file.
-        family: "guided-diffusion" or "dit".
+        family: "guided-diffusion", "glide" or "dit".
         preset: what it is, by name.
         flags: or, of guided-diffusion, by the flags that it was trained with.
         classes: names of its classes.
@@ -69,6 +72,7 @@ def plan_of(
     """
     _check_family(state, family)
     own = flags if family == "guided-diffusion" else heads
+    ways = " or by ".join(["--preset", *OWN.get(family, ())[:1]])
     if preset is not None and (own is not None or size is not None):
         raise BadValue(f"--preset and {OWN[family][0]} both say what the file is; give one of them, not both")
     if preset is not None:
@@ -78,12 +82,39 @@ def plan_of(
     elif heads is not None:
         plan = _by_heads(state.shapes, heads, size, classes)
     else:
-        raise BadValue(f"say what the file is, by --preset or by {OWN[family][0]}; {_which(state, family)}")
+        raise BadValue(f"say what the file is, by {ways}; {_which(state, family)}")
     _check_classes(plan, classes, _count(state.shapes))
     return plan
 
 
-def convert(state: State, plan: Plan) -> Model | Classifier:
+def tokenizer_of(plan: Plan, source: str | None = None) -> Tokenizer | None:
+    """Return the tokenizer that a network was trained with; None for one that is told no texts.
+
+    Args:
+        plan: what the file is taken for.
+        source: folder or hub id of its vocabulary; left out: that of GPT-2 or CLIP, from the hub.
+
+    Raises:
+        MissingFile, DamagedCheckpoint: there is no vocabulary, or it is not what it must be.
+        BadValue: it is that of another network, or none is wanted.
+    """
+    config = plan.blueprint.config
+    told = config if plan.blueprint.kind == "clip" else config.get("text")
+    if told is None:
+        if source is not None:
+            raise BadValue(f"{plan.name} is told no texts; leave --vocab out")
+        return None
+    wanted = TokenizerConfig(**told["tokenizer"])
+    read, usual = (clip_tokenizer, CLIP) if plan.blueprint.kind == "clip" else (gpt2_tokenizer, GPT2)
+    tokenizer = read(source or usual, wanted.context)
+    if tokenizer.config != wanted:
+        raise BadValue(
+            f"the vocabulary {source or usual} has {tokenizer.size} tokens, and {plan.name} was trained with another; give that one"
+        )
+    return tokenizer
+
+
+def convert(state: State, plan: Plan) -> Converted:
     """Return the model that a file holds; its numbers stay where they were read, so that nothing is held twice.
 
     Args:
@@ -104,12 +135,16 @@ def convert(state: State, plan: Plan) -> Model | Classifier:
     return model.eval()
 
 
-def build(blueprint: Blueprint) -> Model | Classifier:
+def build(blueprint: Blueprint) -> Converted:
     """Return what a blueprint describes, without numbers (on torch's meta device)."""
     with torch.device("meta"):
-        if blueprint.kind == "classifier":
-            return Classifier(ClassifierConfig(**blueprint.config))
-        return Model(ModelConfig(**blueprint.config))
+        match blueprint.kind:
+            case "classifier":
+                return Classifier(ClassifierConfig(**blueprint.config))
+            case "clip":
+                return Clip(ClipBundleConfig(**blueprint.config))
+            case _:
+                return Model(ModelConfig(**blueprint.config))
 
 
 def _by_flags(shapes: Shapes, flags: str, classes: Sequence[str] | None) -> Plan:
@@ -137,7 +172,7 @@ def _count(shapes: Shapes) -> int | None:
 
 def _check_classes(plan: Plan, classes: Sequence[str] | None, count: int | None) -> None:
     """Refuse names of classes that a file does not have."""
-    if classes and plan.blueprint.config["classes"] is None:
+    if classes and plan.blueprint.config.get("classes") is None:
         added = plan.flags is not None and count is not None
         remedy = "add --class_cond True to --flags" if added else "leave --classes out"
         raise BadValue(f"{plan.name} has no classes to name; {remedy}")
@@ -223,7 +258,8 @@ def _which(state: State, family: str) -> str:
     ]
     if fitting:
         return f"it fits --preset {' or '.join(fitting)}" + (f" with --classes {count}" if count != 1000 else "")
-    return f"it fits no preset (guidon convert presets lists them); if you trained it yourself, {OWN[family][1]}"
+    own = f"; if you trained it yourself, {OWN[family][1]}" if family in OWN else ""
+    return f"it fits no preset (guidon convert presets lists them){own}"
 
 
 @functools.cache

@@ -15,6 +15,7 @@ EXAMPLES = """Examples:
   guidon convert presets                     every checkpoint that is known
   guidon convert guided-diffusion 256x256_diffusion.pt --preset imagenet256
   guidon convert guided-diffusion 256x256_classifier.pt --preset classifier256
+  guidon convert glide base.pt --preset base
   guidon convert dit DiT-XL-2-256x256.pt --preset xl-2-256"""
 
 GUIDED_EXAMPLES = """Examples:
@@ -23,6 +24,14 @@ GUIDED_EXAMPLES = """Examples:
   guidon convert guided-diffusion 64x64_classifier.pt --preset classifier64
   guidon convert guided-diffusion ema_0.9999_200000.pt -o cats \\
       --flags "--image_size 64 --num_channels 128 --learn_sigma True"
+
+Names of presets: guidon convert presets."""
+
+GLIDE_EXAMPLES = """Examples:
+
+  guidon convert glide base.pt --preset base
+  guidon convert glide upsample.pt --preset upsample --vocab my/gpt2
+  guidon convert glide clip_image_enc.pt clip_text_enc.pt --preset clip
 
 Names of presets: guidon convert presets."""
 
@@ -74,6 +83,35 @@ def guided_diffusion(
     _convert(file, "guided-diffusion", out, classes, preset, flags=flags)
 
 
+@convert.command(help_epilogue=GLIDE_EXAMPLES)
+def glide(
+    file: Path,
+    other: Path | None = None,
+    /,
+    *,
+    preset: str | None = None,
+    vocab: str | None = None,
+    out: Out = None,
+) -> None:
+    """Convert a checkpoint of openai/glide-text2im: a network told texts, or CLIP.
+
+    The four networks draw, enlarge or complete images; the noise-aware CLIP, whose
+    two encoders are two files, steers them. The vocabulary becomes part of what is
+    written. The files are read without running what stands in them, and converted
+    whole or not at all.
+
+    Args:
+        file: a .pt or .safetensors file.
+        other: of CLIP, the other one.
+        preset: which of the released checkpoints it is: base, upsample, base-inpaint, upsample-inpaint or clip.
+        vocab: a folder with the files of GPT-2 (encoder.json and vocab.bpe, or vocab.json and merges.txt), for clip with
+            CLIP's (bpe_simple_vocab_16e6.txt.gz); or a model on the Hugging Face hub that has them. Left out:
+            openai-community/gpt2 and openai/clip-vit-base-patch32, fetched once and kept.
+        out: the folder to write, new or empty; left out: models/PRESET, or models/NAME-OF-THE-FILE.
+    """
+    _convert(file, "glide", out, None, preset, other=other, vocab=vocab)
+
+
 @convert.command(help_epilogue=DIT_EXAMPLES)
 def dit(
     file: Path,
@@ -107,7 +145,7 @@ def presets(family: str | None = None) -> None:
     """List the presets: what --preset can say.
 
     Args:
-        family: guided-diffusion or dit; left out: both.
+        family: guided-diffusion, glide or dit; left out: all.
     """
     import textwrap
 
@@ -140,8 +178,18 @@ def presets(family: str | None = None) -> None:
             )
 
 
-def _convert(file: Path, family: str, out: Path | None, classes: str | None, preset: str | None, **own: Any) -> None:
-    """Convert a file; ``own`` is what says what it is where no preset does."""
+def _convert(
+    file: Path,
+    family: str,
+    out: Path | None,
+    classes: str | None,
+    preset: str | None,
+    *,
+    other: Path | None = None,
+    vocab: str | None = None,
+    **own: Any,
+) -> None:
+    """Convert a file, or two that belong together; ``own`` is what says what it is where no preset does."""
     from rich.text import Text
 
     from guidon.app.progress import console, loading
@@ -150,12 +198,17 @@ def _convert(file: Path, family: str, out: Path | None, classes: str | None, pre
     _check_empty(folder)
     with loading("torch"):
         from guidon.app.conversion import convert as converted
-        from guidon.app.conversion import plan_of
+        from guidon.app.conversion import plan_of, tokenizer_of
+        from guidon.checkpoints.glide import together
         from guidon.checkpoints.reading import read_state
     with console.status(Text(f"reading {file}")):
         state = read_state(file)
+        if family == "glide":
+            state = together([state] if other is None else [state, read_state(other)])
         plan = plan_of(state, family, preset, classes=None if classes is None else _names(classes), **own)
         model = converted(state, plan)
+        if (tokenizer := tokenizer_of(plan, vocab)) is not None:
+            model.tokenizer = tokenizer
     count = sum(value.numel() for value in model.state_dict().values())
     with console.status(Text(f"writing {folder}, {4 * count / 1e9:.1f} GB")):
         model.save_pretrained(folder)
@@ -179,11 +232,12 @@ def _check_empty(folder: Path) -> None:
 def _use(plan: Plan, folder: Path) -> str:
     """Return the command that uses what was converted."""
     config = plan.blueprint.config
-    if plan.blueprint.kind == "classifier":
+    if plan.blueprint.kind != "model":
         return f"guidon sample MODEL --classifier {folder}"
     if config["shape"][0] not in (1, 3):
         return f"guidon sample {folder}, which writes latents for an autoencoder"
-    return f"guidon sample {folder}" + (" --image SMALL.png" if config.get("low_res") else "")
+    told = ' --prompt "an oil painting of a corgi"' if config.get("text") else ""
+    return f"guidon sample {folder}{told}" + (" --image SMALL.png" if config.get("low_res") else "")
 
 
 def _names(classes: str) -> tuple[str, ...]:

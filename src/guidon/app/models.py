@@ -12,7 +12,9 @@ import torch
 from guidon.app.recipes import resuming
 from guidon.checkpoints.atomic import surviving
 from guidon.checkpoints.native import CONFIG, TENSORS, local_folder
-from guidon.classifier import Classifier, load_classifier
+from guidon.classifier import Classifier
+from guidon.classifier_request import load_classifier
+from guidon.clip import Clip
 from guidon.errors import BadValue, MissingFile, NotSupported
 from guidon.model import Model
 
@@ -67,17 +69,21 @@ def open_weak(text: str, model: Model, device: str | None = None) -> Model:
 
 def open_classifier(
     source: str | Path, device: str | None = None, *, calibrated: bool = False
-) -> tuple[Classifier, str]:
-    """Load a classifier of noisy images and return it with the SHA-256 of its weights file.
+) -> tuple[Classifier | Clip, str]:
+    """Load a classifier of noisy images, or a CLIP, and return it with the SHA-256 of its weights file.
 
     Args:
         source, device: as in `open_model`.
-        calibrated: as in `Classifier.calibrated`.
+        calibrated: as in `Classifier.calibrated`; a CLIP has no temperatures.
     """
     name = find_model(source)
     classifier = load_classifier(name).to(_device(device))
     digest = weights_digest(surviving(local_folder(name)) / TENSORS)
-    return (classifier.calibrated() if calibrated else classifier), digest
+    if not calibrated:
+        return classifier, digest
+    if isinstance(classifier, Clip):
+        raise BadValue(f"{source} is a CLIP, which has no temperatures; leave --calibrated out")
+    return classifier.calibrated(), digest
 
 
 def weights_digest(path: Path) -> str:

@@ -62,13 +62,13 @@ class Blueprint:
     """What a foreign checkpoint becomes.
 
     Args:
-        kind: a `Model`, or a `Classifier` of noisy images.
+        kind: a `Model`, a `Classifier` of noisy images, or a `Clip`.
         config: what its ``config.json`` says.
         keys: its names there and here.
         computed: tensors by their names there that need no place here, since they are always the same.
     """
 
-    kind: Literal["model", "classifier"]
+    kind: Literal["model", "classifier", "clip"]
     config: Mapping[str, Any]
     keys: KeyTable
     computed: Mapping[str, Tensor] = field(default_factory=dict)

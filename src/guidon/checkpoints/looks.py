@@ -50,7 +50,10 @@ LOOKS = (  # from the special to the general
     Look("a model of guidon's own, which needs no conversion", named(r"^(denoiser\.)?network\.")),
     Look("a Stable Diffusion checkpoint (latent-diffusion)", named(r"^model\.diffusion_model\.")),
     Look("the UNet of Stable Diffusion (latent-diffusion)", named(r"^input_blocks\.\d+\.1\.transformer_blocks\.")),
-    Look("a text-to-image network of GLIDE", named(r"^(transformer\.resblocks|middle_block\.1\.encoder_kv)\.")),
+    Look(
+        "a text-to-image network of GLIDE", named(r"^(transformer\.resblocks|middle_block\.1\.encoder_kv)\."), "glide"
+    ),
+    Look("the CLIP of GLIDE", named(r"^((image|text)\.)?blocks\.input\.(w_t|w_voc)$"), "glide"),
     Look("a network of EDM", named(r"(^|\.)enc\.\d+x\d+_", r"(^|\.)map_layer0\.")),
     Look("a UNet of diffusers", named(r"^down_blocks\.\d", r"^up_blocks\.\d", r"^conv_in\.")),
     Look("a Stable Diffusion 3 transformer", named(r"joint_(transformer_)?blocks\.\d")),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from guidon.checkpoints import dit, guided_diffusion, guided_flags
+from guidon.checkpoints import dit, glide, guided_diffusion, guided_flags
 from guidon.checkpoints.foreign import Blueprint, Shapes
 from guidon.errors import UnknownName
 
@@ -23,7 +23,7 @@ class Preset:
         family: whose it is.
         file: its name where it was released; empty where only its size is known by name.
         about: what it draws or tells.
-        settings: flags of guided-diffusion's scripts, or arguments of DiT's constructor.
+        settings: flags of guided-diffusion's scripts, arguments of DiT's constructor, or of `glide.network_blueprint`.
         script: of guided-diffusion's scripts the one whose flags they are.
     """
 
@@ -38,6 +38,12 @@ class Preset:
         """Return what such a checkpoint becomes; ``classes`` are names in place of the 1000 numbers, as many as it knows."""
         family = FAMILIES[self.family]
         origin = {"source": family.source, "preset": self.name, "license": family.license}
+        if self.family == "glide":
+            return (
+                glide.network_blueprint(**self.settings, origin=origin)
+                if self.settings
+                else glide.clip_blueprint(origin=origin)
+            )
         if self.family == "dit":
             count = {"num_classes": len(classes)} if classes else {}
             return dit.dit_blueprint({**self.settings, **count}, classes=classes, origin=origin)
@@ -203,9 +209,32 @@ def _dit(size: str, patch: int, side: int) -> Preset:
 
 DIT = tuple(_dit(size, patch, side) for size in SIZES for patch in (2, 4, 8) for side in (256, 512))
 
+
+def _glide(name: str, about: str, kind: str, sample: Mapping[str, Any], enlarges: bool = False) -> Preset:
+    settings = {"kind": kind, "sample": sample, "arguments": glide.OF_UPSAMPLER if enlarges else glide.OF_BASE} | (
+        {"side": 256, "small": 64, "schedule": "linear"} if enlarges else {"side": 64}
+    )
+    return Preset(name, "glide", f"{name.replace('-', '_')}.pt", about, settings)
+
+
+GLIDE = (
+    _glide("base", "texts, 64x64", "Text2ImUNet", glide.base_sampling(3)),
+    _glide("upsample", "texts, from 64 to 256", "SuperResText2ImUNet", glide.upsampling("ddim"), enlarges=True),
+    _glide("base-inpaint", "texts, completes 64x64", "InpaintText2ImUNet", glide.base_sampling(5)),
+    _glide(
+        "upsample-inpaint",
+        "texts, completes from 64 to 256",
+        "SuperResInpaintText2ImUnet",
+        glide.upsampling(glide.LEARNED),
+        enlarges=True,
+    ),
+    Preset("clip", "glide", "clip_image_enc.pt clip_text_enc.pt", "noise-aware CLIP", {}),
+)
+
 FAMILIES = {
     "guided-diffusion": Family(
         "openai/guided-diffusion", "MIT", guided_diffusion.sizes, {preset.name: preset for preset in GUIDED_DIFFUSION}
     ),
+    "glide": Family("openai/glide-text2im", "MIT", glide.sizes, {preset.name: preset for preset in GLIDE}),
     "dit": Family("facebookresearch/DiT", "CC BY-NC 4.0", dit.sizes, {preset.name: preset for preset in DIT}),
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -191,13 +191,8 @@ def _pad_tokens(parts: Sequence[Context]) -> list[Context]:
         assert part.tokens is not None
         batch, length, _ = part.tokens.shape
         mask = part.mask if part.mask is not None else part.tokens.new_ones(batch, length, dtype=torch.bool)
-        missing = max(lengths) - length
-        padded.append(
-            Context(
-                part.vector,
-                F.pad(part.tokens, (0, 0, 0, missing)),
-                F.pad(mask, (0, missing), value=False),
-                part.spatial,
-            )
-        )
+        if missing := max(lengths) - length:
+            tokens, mask = F.pad(part.tokens, (0, 0, 0, missing)), F.pad(mask, (0, missing), value=False)
+            part = replace(part, tokens=tokens, mask=mask, projected=None)
+        padded.append(replace(part, mask=mask))
     return padded

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from guidon.conditioning.condition import Condition, Index
-from guidon.errors import ShapeMismatch
+from guidon.errors import BadValue, ShapeMismatch
 
 NullRow = tuple[tuple[int, ...], tuple[bool, ...]]
 
@@ -23,6 +23,7 @@ class Texts(Condition):
         tokens: (B, L) integers, padded to the length that the encoder takes.
         mask: (B, L) bool, true where a token is real.
         empty: L tokens and L truths, the row of the empty text.
+        vocabulary: how many tokens there are, for random texts.
 
     Raises:
         ShapeMismatch: tokens, mask and the row of the empty text differ in length.
@@ -31,6 +32,7 @@ class Texts(Condition):
     tokens: Tensor
     mask: Tensor
     empty: NullRow
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.is_floating_point() or self.tokens.dtype == torch.bool:
@@ -71,17 +73,25 @@ class Texts(Condition):
         return replace(self, tokens=tokens, mask=mask.bool()), which
 
     def random(self, streams: Sequence[torch.Generator]) -> Self:
-        """Return a text of as many tokens for each image, each token drawn from those of all images that are not padding."""
-        known = self.tokens[self.mask].unique() if bool(self.mask.any()) else self.tokens.unique()
-        drawn = [known[torch.randint(len(known), (self.tokens.shape[1],), generator=s)] for s in streams]
-        return replace(self, tokens=torch.where(self.mask, torch.stack(drawn), self.tokens))
+        """Return a text of as many tokens for each image, drawn from the vocabulary; the tokens of the empty text (its ends) stay.
+
+        Raises:
+            BadValue: nobody said how large the vocabulary is.
+        """
+        if self.vocabulary is None:
+            raise BadValue("random texts are drawn from a vocabulary of unknown size; make texts with a tokenizer")
+        ends = [token for token, real in zip(*self.empty, strict=True) if real]
+        stays = ~self.mask | torch.isin(self.tokens, torch.tensor(ends, device=self.tokens.device))
+        drawn = [torch.randint(self.vocabulary, (self.tokens.shape[1],), generator=stream) for stream in streams]
+        return replace(self, tokens=torch.where(stays, self.tokens, torch.stack(drawn).to(self.tokens)))
 
     @classmethod
     def stack(cls, parts: Sequence[Self]) -> Self:
         """Join batches one after the other; raises `ShapeMismatch` if they are of different tokenizers."""
         if len({part.empty for part in parts}) != 1:
             raise ShapeMismatch("cannot stack texts of different tokenizers; use that of one model")
-        return cls(torch.cat([part.tokens for part in parts]), torch.cat([part.mask for part in parts]), parts[0].empty)
+        tokens, masks = ([getattr(part, name) for part in parts] for name in ("tokens", "mask"))
+        return replace(parts[0], tokens=torch.cat(tokens), mask=torch.cat(masks))
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -18,6 +18,7 @@ from guidon.conditioning.text import NullRow, Texts
 from guidon.conditioning.vocabulary import CLIP_ENDS, LETTERS, WORD_END, read_clip, read_gpt2
 from guidon.errors import BadValue, DamagedCheckpoint, DataError, NotSupported
 
+GPT2, CLIP = "openai-community/gpt2", "openai/clip-vit-base-patch32"  # where their files are on the hub
 PADDING, START = "<pad>", "<s>"  # the tokens 0 and 1 of a learned vocabulary
 CLIP_WORDS = Regex(
     "|".join(map(re.escape, CLIP_ENDS)) + r"|(?i:'s|'t|'re|'ve|'m|'ll|'d)|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -98,6 +99,7 @@ class Tokenizer:
             torch.tensor([ids for ids, _ in rows], dtype=torch.long).reshape(shape),
             torch.tensor([real for _, real in rows], dtype=torch.bool).reshape(shape),
             self.empty,
+            self.size,
         )
 
     def tokens(self, text: str) -> list[int]:
@@ -140,7 +142,7 @@ class Tokenizer:
         return (*whole, *[self.config.padding] * missing), (*[True] * len(whole), *[False] * missing)
 
 
-def gpt2_tokenizer(source: str | Path = "openai-community/gpt2", context: int = 128) -> Tokenizer:
+def gpt2_tokenizer(source: str | Path = GPT2, context: int = 128) -> Tokenizer:
     """Return the tokenizer of GLIDE's networks: the vocabulary of GPT-2, in lower case, the last token as padding.
 
     Args:
@@ -159,7 +161,7 @@ def gpt2_tokenizer(source: str | Path = "openai-community/gpt2", context: int = 
     return Tokenizer(backend, TokenizerConfig(context=context, padding=len(vocabulary.ids) - 1))
 
 
-def clip_tokenizer(source: str | Path = "openai/clip-vit-base-patch32", context: int = 77) -> Tokenizer:
+def clip_tokenizer(source: str | Path = CLIP, context: int = 77) -> Tokenizer:
     """Return the tokenizer of CLIP: rows between a start and an end, padded with the token 0.
 
     Args:

@@ -206,7 +206,7 @@ class TextEncoder(nn.Module):
         before = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         for block in between:
             h = block(h, before)
-        end = texts.mask.to(device).sum(1) - 2
+        end = texts.mask.to(device).sum(1) - 1
         return last(h[torch.arange(len(h), device=device), end])
 
 

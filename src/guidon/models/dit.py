@@ -16,6 +16,7 @@ from guidon.conditioning import Context
 from guidon.errors import BadValue, NotSupported, UnknownName
 from guidon.models.attention import SelfAttention, check_heads, offered
 from guidon.models.dit_config import DiTConfig
+from guidon.models.inject import TokenListener
 from guidon.models.layers import Listener, Signal, Stage, time_embedding
 from guidon.models.perturb import Perturbed
 from guidon.models.question import check_context, check_images, signal_of
@@ -72,15 +73,27 @@ class PatchAttention(SelfAttention):
         return self.proj(self._answers((query, key, value), x.shape[1:3], signal)).view_as(x)
 
 
+class PatchCrossAttention(TokenListener):
+    """What tokens answer to the patches, behind a norm that nothing modulates; (B, H, W, D) -> (B, H, W, D).
+
+    Source: Chen et al., arXiv 2310.00426, section 2.3: between self-attention and perceptron, zero before training. The norm is not
+    theirs; without it the questions grow with the depth.
+    """
+
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
+        return self._answers(F.layer_norm(x, x.shape[-1:], eps=1e-6).flatten(1, 2), signal).view_as(x)
+
+
 class DiTBlock(Listener):
-    """Attention, then a perceptron, each behind an adaptive norm and a gate."""
+    """Attention, cross-attention where there are tokens, then a perceptron; each but the second behind an adaptive norm and a gate."""
 
     kind = "block"
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, tokens: int = 0) -> None:
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.attn = PatchAttention(width, heads)
+        self.cross_attn = PatchCrossAttention(width, heads, tokens) if tokens else None
         self.mlp = nn.Sequential(
             OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU("tanh"), fc2=nn.Linear(hidden, width))
         )
@@ -89,6 +102,8 @@ class DiTBlock(Listener):
     def forward(self, x: Tensor, signal: Signal) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(signal.embedding)
         x = x + gate * self.attn(modulated(x, shift, scale), signal)
+        if self.cross_attn is not None:
+            x = x + self.cross_attn(x, signal)
         return x + gate_mlp * self.mlp(modulated(x, shift_mlp, scale_mlp))
 
 
@@ -131,7 +146,7 @@ class FinalLayer(nn.Module):
 
 @register("network", "dit")
 class DiT(nn.Module):
-    """Transformer over patches, conditioned on time and a vector by adaptive layer norms.
+    """Transformer over patches, conditioned on time and a vector by adaptive layer norms, on tokens by cross-attention.
 
     Args:
         config: its shape.
@@ -158,7 +173,10 @@ class DiT(nn.Module):
         self.config = config
         self.x_embedder = PatchEmbedder(config.in_channels, config.patch, config.width)
         self.t_embedder = TimeEmbedder(config.width)
-        self.blocks = Stage(*(DiTBlock(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth)))
+        tokens = config.doors.get("tokens", 0)
+        self.blocks = Stage(
+            *(DiTBlock(config.width, config.heads, config.mlp_ratio, tokens) for _ in range(config.depth))
+        )
         self.final_layer = FinalLayer(config.width, config.patch, config.out_channels)
         self._initialise()
 
@@ -167,6 +185,8 @@ class DiT(nn.Module):
             assert isinstance(block, DiTBlock)
             block.name, block.attn.name = f"block.{i}", f"block.{i}.attention"
             layers |= {block.name: block, block.attn.name: block.attn}
+            if block.cross_attn is not None:
+                block.cross_attn.name = f"block.{i}.cross"
         self.perturbations = offered(layers)
 
     def suggested(self, perturbation: str) -> tuple[str, ...]:
@@ -209,9 +229,14 @@ class DiT(nn.Module):
         return self.final_layer(h, signal.embedding)
 
     def _initialise(self) -> None:
-        """Draw the weights as the paper does: uniform by fan-in and fan-out, small in the time embedding, zero in every gate."""
+        """Draw the weights as the paper does: uniform by fan-in and fan-out, small in the time embedding.
+
+        Every gate is zero, and so is every answer of tokens.
+        """
         for name, parameter in self.named_parameters():
-            if name.endswith("bias") or "adaLN" in name or name.startswith("final_layer"):
+            if ".norm_tokens." in name:
+                continue
+            if name.endswith("bias") or "adaLN" in name or "proj_out" in name or name.startswith("final_layer"):
                 nn.init.zeros_(parameter)
             elif name.startswith("t_embedder"):
                 nn.init.normal_(parameter, std=0.02)

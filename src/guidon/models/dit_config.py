@@ -21,6 +21,8 @@ class DiTConfig(BaseModel):
         heads: of attention.
         mlp_ratio: hidden units of a block's perceptron for each unit of ``width``.
         vector: how ``Context.vector`` enters: added to the time embedding.
+        tokens: how ``Context.tokens`` enter: by cross-attention in every block.
+        token_width: width of each token.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +35,8 @@ class DiTConfig(BaseModel):
     heads: Count = 6
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     vector: Literal["embedding"] | None = "embedding"
+    tokens: Literal["cross"] | None = None
+    token_width: Count = 256
 
     @property
     def multiple(self) -> int:
@@ -42,4 +46,5 @@ class DiTConfig(BaseModel):
     @property
     def doors(self) -> dict[str, int]:
         """The parts of a context that this network wants, with the width of each."""
-        return {"vector": self.width} if self.vector else {}
+        vector = {"vector": self.width} if self.vector else {}
+        return vector | ({"tokens": self.token_width} if self.tokens else {})

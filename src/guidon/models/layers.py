@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from guidon.conditioning.condition import Projected
 from guidon.models.perturb import with_rows
@@ -32,18 +33,32 @@ class Signal(NamedTuple):
 
 
 class Stage(nn.Sequential):
-    """Layers in a row; those that listen get the signal as well."""
+    """Layers in a row; those that listen get the signal as well.
+
+    Attributes:
+        checkpointing: whether what a listening layer computes is forgotten, and computed again for its gradient.
+    """
+
+    checkpointing = False
 
     def forward(self, x: Tensor, signal: Signal) -> Tensor:  # type: ignore[override]
+        forgetful = self.checkpointing and torch.is_grad_enabled()
         for layer in self:
             if not isinstance(layer, Listener):
                 x = layer(x)
                 continue
-            before, x = x, layer(x, signal)
+            before, x = x, checkpoint(layer, x, signal, use_reentrant=False) if forgetful else layer(x, signal)
             for perturbation, rows in layer.weakened(signal):
                 if perturbation.name == "skip":
                     x = with_rows(x, rows, before[rows])
         return x
+
+
+def checkpoint_stages(network: nn.Module) -> None:
+    """Let all stages of a network compute again for the gradient what they computed for the output."""
+    for stage in network.modules():
+        if isinstance(stage, Stage):
+            stage.checkpointing = True
 
 
 class Listener(nn.Module):

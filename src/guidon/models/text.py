@@ -126,17 +126,8 @@ class TextTransformer(nn.Module):
             ShapeMismatch: they are of another length.
             BadValue: a token is none of the vocabulary.
         """
-        tokens, mask = texts.tokens.to(self.device), texts.mask.to(self.device)
-        if tokens.shape[1] != len(self.positional_embedding):
-            raise ShapeMismatch(
-                f"texts of {tokens.shape[1]} tokens for an encoder of {len(self.positional_embedding)}; "
-                "make them with the model's own tokenizer"
-            )
-        size = self.token_embedding.num_embeddings
-        if len(tokens) and not tokens.is_meta and not 0 <= int(tokens.min()) <= int(tokens.max()) < size:
-            raise BadValue(
-                f"tokens go from 0 to {size - 1}, and there is {int(tokens.max())}; use the model's own tokenizer"
-            )
+        length = len(self.positional_embedding)
+        tokens, mask = checked(texts, length, self.token_embedding.num_embeddings, self.device)
         x = self.token_embedding(tokens) + self.positional_embedding  # (B, L, W)
         visible = None
         if self.padding_embedding is not None:
@@ -155,3 +146,24 @@ class TextTransformer(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.positional_embedding.device
+
+
+def checked(texts: Texts, length: int, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return tokens and mask (B, L) on a device.
+
+    Raises:
+        ShapeMismatch: the texts are of another length.
+        BadValue: a token is none of the vocabulary.
+    """
+    tokens, mask = texts.tokens.to(device), texts.mask.to(device)
+    if tokens.shape[1] != length:
+        raise ShapeMismatch(
+            f"texts of {tokens.shape[1]} tokens for an encoder of {length}; make them with the model's own tokenizer"
+        )
+    if tokens.is_meta or not len(tokens):
+        return tokens, mask
+    if strange := [token for token in (int(tokens.min()), int(tokens.max())) if not 0 <= token < vocabulary]:
+        raise BadValue(
+            f"tokens go from 0 to {vocabulary - 1}, and there is {strange[0]}; use the model's own tokenizer"
+        )
+    return tokens, mask

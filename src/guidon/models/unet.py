@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from guidon.conditioning import Context
 from guidon.errors import BadValue, NotSupported, UnknownName
 from guidon.models.attention import Attention, offered
-from guidon.models.inject import CrossAttention, FiLM, beside
+from guidon.models.inject import CrossAttention, FiLM, beside, coordinates
 from guidon.models.layers import GroupNorm, Listener, Stage, zeroed
 from guidon.models.perturb import Perturbed
 from guidon.models.question import check_context, check_images, signal_of
@@ -55,7 +55,7 @@ class UNet(Trunk):
                 f"(4 * model_channels), not {config.vector_width}; "
                 'leave vector_width out, or choose vector="film"'
             )
-        super().__init__(config, config.in_channels + config.spatial_channels)
+        super().__init__(config, config.in_channels + config.spatial_channels + 2 * config.coordinates)
         blocks, skips, channels = config.blocks, list(self.skips), config.widths[-1]
 
         self.output_blocks = nn.ModuleList()
@@ -125,6 +125,8 @@ class UNet(Trunk):
         check_context(self.config.doors, context, len(x))
         if context.spatial is not None:
             x = beside(x, context.spatial, self.config.spatial_channels)
+        if self.config.coordinates:
+            x = torch.cat([x, coordinates(x)], dim=1)
 
         added = self.config.vector == "embedding"
         signal = signal_of(self, self._embed(time, x), context, perturbed, added=added)

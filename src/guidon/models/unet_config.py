@@ -20,6 +20,8 @@ class UNetConfig(TrunkConfig):
         tokens: how ``Context.tokens`` enter: cross-attention blocks, or keys and values appended to self-attention's.
         token_width: width of each token.
         spatial_channels: channels of ``Context.spatial``, put beside the image's; 0 for none.
+        coordinates: two more channels say in which column and row a pixel stands, from -1 to 1 (arXiv:1807.03247): convolutions
+            alone hardly know, and what is told may be "in the top left".
         inner_head: a second, weaker output is read halfway up the decoder, for internal guidance (arXiv:2512.24176).
     """
 
@@ -30,6 +32,7 @@ class UNetConfig(TrunkConfig):
     tokens: Literal["cross", "append"] | None = None
     token_width: Count = 256
     spatial_channels: Annotated[int, Field(ge=0)] = 0
+    coordinates: bool = False
     inner_head: bool = False
 
     @property
