@@ -13,12 +13,18 @@ GuidonError
 │   └── SaveFailed        a save that could not be finished (what was there before is untouched)
 ├── NotSupported          a rule, solver or network asked for something the other side does not offer
 └── NumericalError        a NaN or infinity where a number should be
+
+Where work goes on all the same, a `GuidonWarning` says what was left out.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+class GuidonWarning(UserWarning):
+    """Something was left out and the rest was done; the command line prints it as a note."""
 
 
 class GuidonError(Exception):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from guidon.checkpoints.native import (
     local_folder,
     read_checkpoint,
     read_tokenizer,
+    upload,
     write_checkpoint,
 )
 from guidon.classifier import Classifier
@@ -30,9 +30,9 @@ from guidon.conditioning.images import Pictures, beside_noise
 from guidon.conditioning.labels import LabelEncoder, Labels
 from guidon.conditioning.text import Texts
 from guidon.conditioning.tokenizer import Tokenizer
-from guidon.errors import BadValue, DamagedCheckpoint, SaveFailed, UnknownLabel
+from guidon.errors import BadValue, DamagedCheckpoint, UnknownLabel
 from guidon.guidance import Rule
-from guidon.model_config import ModelConfig, check_fit, first_problem, needs_null, told_doors
+from guidon.model_config import ModelConfig, check_fit, check_tokenizer, first_problem, needs_null, told_doors
 from guidon.model_request import (
     Label,
     as_member,
@@ -83,6 +83,7 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
         self.name, self.tokenizer = "unnamed", tokenizer
+        check_tokenizer(config, tokenizer)
         network_type = registry.lookup("network", config.network)
         try:
             architecture = network_type.Config(**config.architecture)
@@ -384,19 +385,7 @@ class Model(nn.Module):
         Raises:
             SaveFailed: the hub did not take it.
         """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(Path(folder) / "model")
-            try:
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
-            except Exception as error:  # the hub's client lets errors of several libraries through
-                raise SaveFailed(
-                    f"could not upload to {repo_id} ({' '.join(str(error).split())[:300]}); log in with `hf auth login`, "
-                    "check the name and the network"
-                ) from error
+        return upload(self.save_pretrained, repo_id, private=private, token=token)
 
 
 def load(source: str | Path) -> Model:

@@ -11,6 +11,7 @@ import guidon.models.unet
 import guidon.noise.grids
 import guidon.solvers  # noqa: F401  these register what a config can name
 from guidon import registry
+from guidon.conditioning.tokenizer import Tokenizer
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.guidance import NULL, Moment, Rule
 from guidon.models.text_encoder import TextConfig
@@ -103,6 +104,19 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
         raise ShapeMismatch(
             f"this network takes heights and widths that are multiples of {architecture.multiple}, not {height}x{width}; "
             "resize the images, or use a smaller patch or fewer levels"
+        )
+
+
+def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer | None) -> None:
+    """Refuse a tokenizer that is not the one of the config."""
+    if tokenizer is None:
+        return
+    if config.text is None:
+        raise BadValue("a model without texts needs no tokenizer; leave it out")
+    if tokenizer.config != config.text.tokenizer or tokenizer.size > config.text.vocabulary:
+        raise BadValue(
+            f"a tokenizer of {tokenizer.size} tokens in rows of {tokenizer.config.context} for a model of {config.text.vocabulary} in "
+            f"rows of {config.text.tokenizer.context}; give the one that the model was trained with"
         )
 
 

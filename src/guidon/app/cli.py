@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
@@ -18,6 +19,7 @@ from guidon.app import (
     cite_command,
     convert_command,
     demo_command,
+    finetune_command,
     info_command,
     lab_command,
     list_command,
@@ -28,7 +30,7 @@ from guidon.app import (
     train_classifier_command,
     train_command,
 )
-from guidon.errors import GuidonError
+from guidon.errors import GuidonError, GuidonWarning
 
 EXAMPLES = """Examples:
 
@@ -60,6 +62,7 @@ app.command(train_command.train, help_epilogue=train_command.EXAMPLES)
 app.command(
     train_classifier_command.train_classifier, name="train-classifier", help_epilogue=train_classifier_command.EXAMPLES
 )
+app.command(finetune_command.finetune, help_epilogue=finetune_command.EXAMPLES)
 app.command(convert_command.convert)
 app.command(sample_command.sample, help_epilogue=sample_command.EXAMPLES)
 app.command(info_command.info, help_epilogue=info_command.EXAMPLES)
@@ -105,7 +108,18 @@ def _launch(
 def run(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
-        return int(app.meta(tokens) or 0)
+        with warnings.catch_warnings():
+            others = warnings.showwarning
+
+            def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+                """Print what guidon warns of as a note, and all else as it is."""
+                if issubclass(category, GuidonWarning):
+                    print(f"note: {message}", file=sys.stderr)
+                else:
+                    others(message, category, *where)
+
+            warnings.showwarning = show  # type: ignore[assignment]
+            return int(app.meta(tokens) or 0)
     except CycloptsError as error:  # of the options that go everywhere
         return _complain(_message(error))
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough

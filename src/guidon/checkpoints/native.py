@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,33 @@ def local_folder(source: str | Path) -> Path:
             f"{source} is neither a folder here nor a model that the hub gave ({type(error).__name__}); "
             "check the path, the name, and the network"
         ) from error
+
+
+def upload(save: Callable[[Path], None], repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+    """Upload a checkpoint folder to the Hugging Face hub and return its address.
+
+    Args:
+        save: writes the folder.
+        repo_id: "owner/name"; made if it does not exist.
+        private: whether a repository that is made is private.
+        token: access token; left out: the one of `hf auth login`.
+
+    Raises:
+        SaveFailed: the hub did not take it.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        save(Path(folder) / "model")
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder) / "model"))
+        except Exception as error:  # the hub's client lets errors of several libraries through
+            raise SaveFailed(
+                f"could not upload to {repo_id} ({' '.join(str(error).split())[:300]}); log in with `hf auth login`, "
+                "check the name and the network"
+            ) from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> None:

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 
 from guidon.conditioning.text import NullRow, Texts
 from guidon.conditioning.vocabulary import CLIP_ENDS, LETTERS, WORD_END, read_clip, read_gpt2
-from guidon.errors import BadValue, DamagedCheckpoint, DataError, NotSupported
+from guidon.errors import BadValue, DamagedCheckpoint, DataError, GuidonWarning, NotSupported
 
 GPT2, CLIP = "openai-community/gpt2", "openai/clip-vit-base-patch32"  # where their files are on the hub
 PADDING, START = "<pad>", "<s>"  # the tokens 0 and 1 of a learned vocabulary
@@ -91,6 +91,7 @@ class Tokenizer:
         if warn and (cut := sum(len(tokens) > room for tokens in found)):
             warnings.warn(
                 f"{cut} of {len(found)} texts are longer than {room} tokens and were cut; shorten them to be read whole",
+                GuidonWarning,
                 stacklevel=2,
             )
         rows = [self._row(tokens[:room]) for tokens in found]
