@@ -61,6 +61,7 @@ class Plan:
         weights: of guidance.
         n: captions of each kind, one image each.
         negated: images for each word that is negated.
+        negative_weights: of the negative prompt.
         steps: of sampling.
         seed: of the captions; the images count on from it.
         work: where runs and stages go.
@@ -70,7 +71,8 @@ class Plan:
     sets: tuple[str, ...] = ()
     weights: tuple[float, ...] = (0, 1, 1.5, 2, 3, 4, 6, 8)
     n: int = 200
-    negated: int = 96
+    negated: int = 48
+    negative_weights: tuple[float, ...] = (2, 4, 6)
     steps: int = 20
     seed: int = 0
     work: Path = ROOT / ".bench/shapes-run"
@@ -107,10 +109,10 @@ def follow(plan: Plan) -> dict[str, Any]:
 
 
 def negate(plan: Plan) -> dict[str, Any]:
-    """Count how often what is in a negative prompt is gone, at every weight above 1."""
+    """Count how often what is in a negative prompt is gone, at several weights."""
     model = guidon.load(plan.work / "run")
     cells = []
-    for weight in (w for w in plan.weights if w > 1):
+    for weight in plan.negative_weights:
         words: dict[str, dict[str, Any]] = {}
         for word, prompt in NEGATED.items():
             seeds = range(plan.seed, plan.seed + plan.negated)

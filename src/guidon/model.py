@@ -335,8 +335,10 @@ class Model(nn.Module):
 
     def _ids(self, names: Sequence[Label] | Texts, known: Sequence[str] | None) -> tuple[int | None, ...]:
         """Return the class of each image, None where there is none."""
-        if isinstance(names, Texts) or known is None:
-            return tuple(int(name) if is_number(name) else None for name in names)  # type: ignore[union-attr]
+        if isinstance(names, Texts):
+            return (None,) * len(names)
+        if known is None:
+            return tuple(int(name) if is_number(name) else None for name in names)
         return tuple(None if name is None else class_id(name, known) for name in names)
 
     def save_pretrained(self, folder: str | Path) -> None:

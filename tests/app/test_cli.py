@@ -17,6 +17,7 @@ from guidon.errors import SaveFailed
 COMMANDS = (
     "train",
     "train-classifier",
+    "finetune",
     "sample",
     "convert",
     "nll",

@@ -18,7 +18,6 @@ from guidon.app.png import constant_weight, model_name, parameters_text, read_re
 from guidon.app.recipes import bundled_recipes, find_recipe
 from guidon.checkpoints.native import write_tensors
 from guidon.errors import MissingFile, UnknownName
-from guidon.model import Model
 from guidon.models.encoder_unet import EncoderUNetConfig
 from guidon.training.recipe import load_recipe
 
@@ -183,5 +182,6 @@ def test_a_sheet_shows_every_image_unsmoothed_in_the_row_of_its_class():
 def test_every_recipe_that_comes_along_makes_a_model_that_samples(name):
     recipe = load_recipe(find_recipe(name))
     shape = (1, 8, 8) if recipe.data.source == "digits" else (3, recipe.data.size, recipe.data.size)
-    model = Model(recipe.model_config_for(shape, [str(i) for i in range(10)]))
-    assert model.sample(3, steps=2).x.shape == (1, *shape)
+    model = recipe.build(shape, [str(i) for i in range(10)], lambda: ["a red heart", "a blue circle"])
+    told = 3 if recipe.model.text is None else "a blue heart"
+    assert model.sample(told, steps=2).x.shape == (1, *shape)

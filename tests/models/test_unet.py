@@ -11,6 +11,7 @@ from guidon.conditioning import Context
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.models import UNet, UNetConfig
 from guidon.models.attention import Attention, attend
+from guidon.models.inject import coordinates
 from guidon.models.layers import GroupNorm, Groups, Signal, time_embedding
 from guidon.registry import lookup
 
@@ -164,3 +165,20 @@ def test_configs_that_contradict_themselves_are_refused(change: dict[str, object
 def test_no_condition_is_no_context() -> None:
     network, x, time = randomised(BASE), torch.randn(1, 3, 8, 8), torch.zeros(1)
     assert torch.equal(network(x, time), network(x, time, Context()))
+
+
+def test_coordinates_say_where_a_pixel_is() -> None:
+    where = coordinates(torch.zeros(2, 3, 3, 5))
+    assert where.shape == (2, 2, 3, 5)
+    assert where[1, 0, 2].tolist() == [-1, -0.5, 0, 0.5, 1] and where[0, 1, :, 4].tolist() == [-1, 0, 1]
+
+
+def test_a_network_with_coordinates_is_shown_them_behind_all_else() -> None:
+    """It is the network without them whose input has two more channels at the end."""
+    config = BASE.model_copy(update={"coordinates": True, "spatial_channels": 2})
+    network, x, beside = randomised(config), torch.randn(2, 3, 8, 8), torch.randn(2, 2, 8, 8)
+    wider = UNet(BASE.model_copy(update={"spatial_channels": 4}))
+    wider.load_state_dict(network.state_dict())
+    told = torch.cat([beside, coordinates(x)], dim=1)
+    time = torch.tensor([1.0, 500.0])
+    assert torch.equal(network(x, time, Context(spatial=beside)), wider.eval()(x, time, Context(spatial=told)))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import yaml
 from training.tiny_classifier import tiny_classifier_recipe
 
-from guidon.classifier import load_classifier
+from guidon.classifier_request import load_classifier
 from guidon.errors import BadRecipe
 from guidon.noise import Level
 from guidon.training.calibrate import calibrate, read_report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,17 +11,21 @@ from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from guidon.errors import DataError, MissingFile
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 SHEET = "sheet"
 _PAPER, _INK, _FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
 _SIDE, _GAP, _MARGIN, _WIDEST = 64, 4, 16, 12  # pixels, pixels, pixels, images
+_SLUG = 40  # letters of a name that go into that of its file
+_NAME, _LETTERS, _LINE = 180, 28, 15  # pixels of a name in one line; letters of a line, and its pixels, in several
 
 
 def file_stems(seeds: Sequence[int], labels: Sequence[str | None]) -> list[str]:
-    """Return one name for each image, ``0007-cat`` for seed 7 and class cat; those that would repeat are counted."""
+    """Return one name for each image, ``0007-cat`` for seed 7 and class cat; long texts are cut, what would repeat is counted."""
     stems: list[str] = []
     seen: dict[str, int] = {}
     for seed, label in zip(seeds, labels, strict=True):
-        slug = re.sub(r"[^\w.-]+", "_", label).strip("._") if label is not None else ""
+        slug = re.sub(r"[^\w.-]+", "_", label)[:_SLUG].strip("._") if label is not None else ""
         stem = f"{seed:04d}-{slug}" if slug else f"{seed:04d}"
         seen[stem] = seen.get(stem, 0) + 1
         stems.append(stem if seen[stem] == 1 else f"{stem}.{seen[stem]}")
@@ -51,20 +56,31 @@ def open_pictures(paths: Sequence[Path]) -> list[Image.Image]:
     return pictures
 
 
+def of_size(pictures: Sequence[Image.Image], size: Sequence[int], mask: bool = False) -> list[Image.Image]:
+    """Return pictures brought to a size (height, width), those of a mask without in-betweens."""
+    how = Image.Resampling.NEAREST if mask else Image.Resampling.BICUBIC
+    return [
+        picture if picture.size == (size[1], size[0]) else picture.resize((size[1], size[0]), how)
+        for picture in pictures
+    ]
+
+
 def contact_sheet(images: Sequence[Image.Image], rows: Sequence[str | None], title: str) -> Image.Image:
     """Return all images on one sheet.
 
     Args:
         images: of one size; small ones are enlarged without smoothing.
-        rows: the row that each image belongs to, by its name; a row of many images takes several lines.
+        rows: the row that each image belongs to, by its name; a row of many images takes several lines, a long name too.
         title: the line on top.
     """
     lines = _lines(rows)
     scale = max(1, round(_SIDE / max(images[0].size)))
     width, height = (side * scale for side in images[0].size)
     font, small = ImageFont.load_default(16), ImageFont.load_default(13)
-    names = max((font.getlength(name) for name, _ in lines), default=0)
-    left = _MARGIN + (round(names) + 12 if names else 0)
+    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    names = [_wrapped(name, font, small, height // _LINE) for name, _ in lines]
+    widest = max((draw.multiline_textbbox((0, 0), name, like)[2] for name, like in names if name), default=0)
+    left = _MARGIN + (round(widest) + 12 if widest else 0)
     columns = max(len(members) for _, members in lines)
     title_width = round(small.getlength(title))
     sheet = Image.new(
@@ -77,13 +93,20 @@ def contact_sheet(images: Sequence[Image.Image], rows: Sequence[str | None], tit
     )
     draw = ImageDraw.Draw(sheet)
     draw.text((_MARGIN, _MARGIN), title, _FAINT, small, anchor="lt")
-    for i, (name, members) in enumerate(lines):
+    for i, ((name, like), (_, members)) in enumerate(zip(names, lines, strict=True)):
         top = _MARGIN + 24 + i * (height + _GAP)
-        draw.text((left - 12, top + height // 2), name, _INK, font, anchor="rm")
+        draw.multiline_text((left - 12, top + height // 2), name, _INK, like, anchor="rm", align="right", spacing=2)
         for j, member in enumerate(members):
             picture = images[member].convert("RGB").resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(picture, (left + j * (width + _GAP), top))
     return sheet
+
+
+def _wrapped(name: str, font: Font, small: Font, lines: int) -> tuple[str, Font]:
+    """Return a name with the font to write it in: a long one in several lines of small letters, as many as there is room for."""
+    if font.getlength(name) <= _NAME:
+        return name, font
+    return "\n".join(textwrap.wrap(name, _LETTERS, max_lines=max(lines, 1), placeholder=" ...")), small
 
 
 def _lines(rows: Sequence[str | None]) -> list[tuple[str, list[int]]]:

@@ -94,6 +94,8 @@ def parameters_text(record: Mapping[str, Any]) -> str:
     if record.get("weights"):
         settings["Model hash"] = record["weights"][:10]
     settings["Model"] = model_name(record["model"])
+    if "upsampler" in record:
+        settings["Hires upscaler"] = model_name(record["upsampler"]["model"])
     if weight is None:
         settings["Rule"] = record["rule"]
     settings["Version"] = f"guidon {record['guidon']}"

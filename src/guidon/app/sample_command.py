@@ -13,6 +13,11 @@ from cyclopts.validators import Number
 from guidon.errors import BadValue, GuidonError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL.Image import Image
+
+    from guidon.model import Model
     from guidon.tasks.generate import Samples
 
 EXAMPLES = """Examples:
@@ -23,6 +28,10 @@ EXAMPLES = """Examples:
   guidon sample runs/digits --solver "ddim(eta=0.5)" --steps 50 --seed 7 -o out
   guidon sample runs/digits --label 3 --rule "negative(4)" --negative 8 --trace
   guidon sample runs/base --classifier runs/judge --weight 2 --class cat
+  guidon sample runs/shapes --prompt "a red circle" "two blue squares" --n 4
+  guidon sample runs/shapes --prompt "a dot" --negative red --rule "negative(4)"
+  guidon sample models/glide-base --prompt "a boat" --upsampler models/glide-up
+  guidon sample models/inpaint --prompt "a hat" --inpaint a.png --repaint m.png
   guidon sample models/upsample64-256 --class 207 --image small.png
   guidon sample --like out/0007-0.png -o again         that image, bit for bit
 
@@ -35,7 +44,7 @@ def sample(
     model: str | None = None,
     *,
     label: Annotated[
-        list[str] | None, Parameter(name=["--label", "--class"], consume_multiple=True, negative=())
+        list[str] | None, Parameter(name=["--label", "--class", "--prompt"], consume_multiple=True, negative=())
     ] = None,
     n: Annotated[int | None, Parameter(name=["--n", "-n"], validator=Number(gte=1))] = None,
     weight: str | None = None,
@@ -43,6 +52,7 @@ def sample(
     solver: str | None = None,
     grid: str | None = None,
     steps: Count = None,
+    temperature: float | None = None,
     seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("samples"),
     negative: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
@@ -52,6 +62,9 @@ def sample(
     classifier: str | None = None,
     calibrated: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     image: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
+    inpaint: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
+    repaint: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
+    upsampler: str | None = None,
     trace: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batching: Literal["joint", "sequential"] | None = None,
     max_batch: Count = None,
@@ -60,25 +73,26 @@ def sample(
 ) -> None:
     """Sample images under guidance.
 
-    Writes one PNG an image, named by seed and class, and a contact sheet. Every PNG
-    carries the record of how it was made. Nothing is overwritten: where a name is
-    taken, the new files get a number. Settings left out are those that come with
-    the model (guidon info MODEL).
+    Writes one PNG an image, named by seed and class or text, and a contact sheet.
+    Every PNG carries the record of how it was made. Nothing is overwritten: where a
+    name is taken, the new files get a number. Settings left out are those that come
+    with the model (guidon info MODEL).
 
     Args:
         model: a run's folder, a model's folder, or a Hugging Face id.
-        label: classes by name or number; left out: all in turn.
-        n: images of each class given; without --label the number of images in all.
-        weight: how strongly to follow the class: 0 not at all, 1 plainly, 2 to 4 strongly; or a schedule such as "linear(1, 4)".
+        label: classes by name or number; left out: all in turn. Of a model of texts: texts, each in quotes; left out: no text.
+        n: images of each class or text given; without any the number of images in all.
+        weight: how strongly to follow the class or text: 0 not at all, 1 plainly, 2 to 4 strongly; or a schedule such as "linear(1, 4)".
             With --classifier that of its gradient, left out: 1.
         rule: the whole guidance rule, in place of --weight; guidon rules lists them.
         solver: how to go from noise to image, for instance dpmpp-2m or "ddim(eta=0.5)".
         grid: where the steps lie, for instance karras or trailing.
         steps: number of steps; more are slower and finer.
+        temperature: what the noise that sampling starts from is multiplied by, for instance 0.997.
         seed: of the first image; the others count on from it. Left out: 0.
         out: folder to write into.
-        negative: classes to steer away from, for rules such as "negative(4)" and "perp-neg(4)".
-        also: further classes to draw at once, for "conjunction([3, 3])".
+        negative: classes or texts to steer away from, for rules such as "negative(4)" and "perp-neg(4)".
+        also: further classes or texts to draw at once, for "conjunction([3, 3])".
         partial: a part of what is asked for, for "two-scale(4)".
         weak: a worse model to steer away from, for "autoguidance(2)": a folder or hub id, or self:0.1 for this model with
             that much noise in its weights.
@@ -86,6 +100,9 @@ def sample(
             guidon convert. A model without classes takes the classifier's.
         calibrated: divide the classifier's logits by the temperatures that were fitted on held-out images.
         image: small images for a super-resolution model: one for all, or one for each image that is sampled.
+        inpaint: pictures that an inpainting model completes: one for all, or one for each image; brought to its size.
+        repaint: where it paints them anew: pictures, white there and black where the picture is kept.
+        upsampler: a second model, which enlarges what the first one makes, told the same and as it is sampled by default.
         trace: record what guidance did at each step: trace.json and, plotted, trace.png.
         batching: all branches of a step in one forward, or one after the other.
         max_batch: images in one forward at most; smaller takes less memory. Left out: 128.
@@ -100,6 +117,7 @@ def sample(
         "solver": solver,
         "grid": grid,
         "steps": steps,
+        "temperature": temperature,
         "seed": seed,
         "negative": negative,
         "also": also,
@@ -108,6 +126,9 @@ def sample(
         "classifier": classifier,
         "calibrated": calibrated or None,
         "image": image,
+        "inpaint": inpaint,
+        "repaint": repaint,
+        "upsampler": upsampler,
         "trace": trace or None,
         "batching": batching,
         "max-batch": max_batch,
@@ -138,12 +159,14 @@ def sample(
         judge = judge_digest = None
         if classifier is not None:
             judge, judge_digest = open_classifier(classifier, device, calibrated=calibrated)
-        small = None if image is None else open_pictures(image)
+        second, second_digest = (None, None) if upsampler is None else open_model(upsampler, device)
+        small, known, anew = (None if paths is None else open_pictures(paths) for paths in (image, inpaint, repaint))
     settings: dict[str, Any] = {
         "rule": rule_,
         "solver": solver,
         "grid": grid,
         "steps": steps,
+        "temperature": temperature,
         "negative": negative,
         "also": also,
         "partial": partial,
@@ -154,19 +177,24 @@ def sample(
         "max_batch": max_batch,
     }
     with steps_bar("sampling") as on_step:
-        samples = loaded.sample(
+        samples = sampled(
+            loaded,
+            second,
             label,
             n=n,
             seed=0 if seed is None else seed,
             on_step=on_step,
             trace=trace,
+            known={name: value for name, value in (("inpaint", known), ("repaint", anew)) if value is not None},
             **{key: value for key, value in settings.items() if value is not None},
         )
     record = {**samples.record, "weights": digest}
     if judge is not None:
         record["classifier"]["weights"] = judge_digest
-    if image is not None:
-        record["low_res"] = [str(path) for path in image]
+    if second is not None:
+        record["upsampler"]["weights"] = second_digest
+    shown = {"low_res": image, "inpaint": inpaint, "repaint": repaint}
+    record |= {name: [str(path) for path in paths] for name, paths in shown.items() if paths is not None}
     paths = [write_latents(samples, record, out)] if samples.latent else write_samples(samples, record, out)
     print(summary(samples))
     if samples.trace is not None:
@@ -174,6 +202,36 @@ def sample(
 
         print(f"traced {write_trace(out, samples.trace.rows, record)}")
     print(f"wrote {_listed(paths)}, in {time.perf_counter() - started:.1f} s with loading")
+
+
+def sampled(
+    model: Model,
+    upsampler: Model | None,
+    told: Any,
+    *,
+    known: Mapping[str, list[Image]],
+    upsampler_settings: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Samples:
+    """Return what a model gives, or a cascade of two.
+
+    Args:
+        model: the only one, or the first.
+        upsampler: the second one, if any.
+        told, settings: as `Model.sample` has them.
+        known: pictures to complete and which of their pixels to paint anew, of any size; of both models those that complete see them.
+        upsampler_settings: of the second one; left out: its own defaults.
+    """
+    from guidon.app.pictures import of_size
+    from guidon.cascade import cascade
+
+    def beside(each: Model) -> dict[str, Any]:
+        return {name: of_size(pictures, each.shape[1:], name == "repaint") for name, pictures in known.items()}
+
+    if upsampler is None:
+        return model.sample(told, **beside(model), **settings)
+    more = {**(upsampler_settings or {}), **(beside(upsampler) if upsampler.config.inpaint else {})}
+    return cascade(model, upsampler, told, upsampler_settings=more, **beside(model), **settings)
 
 
 def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> list[Path]:
@@ -187,6 +245,8 @@ def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> lis
     for i, (path, image) in enumerate(zip(paths, images, strict=False)):
         write_png(path, image, {**record, "image": {"index": i, "seed": seeds[i], "label": labels[i]}})
     title = f"{record['rule']}   {record['solver']}, {record['steps']} steps on {record['grid']}   seeds {min(seeds)} to {max(seeds)}"
+    if (second := record.get("upsampler")) is not None:
+        title += f"   enlarged: {second['rule']}, {second['steps']} steps"
     write_png(paths[-1], contact_sheet(images, labels, title), {**record, "image": None})
     return paths
 
@@ -208,9 +268,11 @@ def summary(samples: Samples) -> str:
     """Return what was done, in a line."""
     record = samples.record
     count = len(samples)
+    up = record.get("upsampler")
+    enlarged = f"enlarged by {up['rule']}, {up['solver']} in {up['steps']} steps on {up['grid']}, " if up else ""
     return (
         f"{count} image{'s' if count > 1 else ''} of {record['size'][0]}x{record['size'][1]}: {record['rule']}, "
-        f"{record['solver']} in {record['steps']} steps on {record['grid']}, "
+        f"{record['solver']} in {record['steps']} steps on {record['grid']}, {enlarged}"
         f"{samples.nfe:g} network evaluations an image, {samples.seconds:.1f} s ({count / samples.seconds:.1f} images/s)"
     )
 
@@ -260,7 +322,7 @@ def _rule(weight: str | None, rule: str | None, *, led: bool = False) -> str | N
     except GuidonError:
         known = ", ".join(registry.names("weight"))
         raise BadValue(
-            f"--weight is a number (0 ignores the class, 1 follows it plainly, 3 strongly) or a schedule "
+            f"--weight is a number (0 ignores the class or text, 1 follows it plainly, 3 strongly) or a schedule "
             f"({known}: for instance 'linear(1, 4)'); got {weight!r}"
         ) from None
     return form.format(weight)

@@ -34,12 +34,20 @@ def run_training(
     path = find_recipe(recipe)
     folder = Path("runs") / path.stem if out is None else out
     with loading("torch"):
+        import guidon.training.loop  # noqa: F401
         from guidon.training.classifier_recipe import ClassifierRecipe
-        from guidon.training.loop import train
         from guidon.training.recipe import Recipe
-    wanted: RunRecipe[Any] = (Recipe if kind == "model" else ClassifierRecipe).load(path, sets or ())
+    return run((Recipe if kind == "model" else ClassifierRecipe).load(path, sets or ()), folder, budget, resume)
+
+
+def run(recipe: RunRecipe[Any], folder: Path, budget: str | None, resume: bool) -> Path | None:
+    """Train what a recipe says in a folder, and print an account of it; returns as `run_training` does."""
+    from guidon.app.validation_plot import draw_validation
+    from guidon.training.loop import train
+    from guidon.training.validate import REPORT, read_validation
+
     try:
-        account = train(wanted, folder, resume=resume, budget=budget).config.training
+        account = train(recipe, folder, resume=resume, budget=budget).config.training
     except KeyboardInterrupt:
         if (folder / "checkpoint").exists():
             raise KeyboardInterrupt("to go on from the last checkpoint, give the same command with --resume") from None
@@ -50,4 +58,9 @@ def run_training(
         f"trained {account['parameters']:,} parameters on {account['images']:,} images in {account['seconds']:.0f} s "
         f"({account['images_per_second']:,.0f} images/s), loss {account['loss']:.4f}"
     )
+    if (folder / REPORT).is_file():
+        first, last = (read_validation(folder)[place] for place in (0, -1))
+        print(
+            f"on images that it was not trained on the loss went from {first.loss:.4f} to {last.loss:.4f} ({draw_validation(folder)})"
+        )
     return folder

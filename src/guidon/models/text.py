@@ -102,12 +102,15 @@ class TextTransformer(nn.Module):
     Source: Nichol et al., arXiv 2112.10741, section 2.1 and appendix on the architecture.
     """
 
+    # what touches words and other widths: no hidden matrices
+    ends = ("token_embedding.", "positional_embedding", "padding_embedding", "transformer_proj.", "tokens_proj.")
+
     def __init__(self, config: TextTransformerConfig, vocabulary: int, length: int, doors: Mapping[str, int]) -> None:
         super().__init__()
         width = config.width
         self.config = config
         self.token_embedding = nn.Embedding(vocabulary, width)
-        self.positional_embedding = nn.Parameter(0.01 * torch.randn(length, width))
+        self.positional_embedding = nn.Parameter(0.5 * torch.randn(length, width))
         self.padding_embedding = (
             nn.Parameter(0.01 * torch.randn(length, width)) if config.padding == "learned" else None
         )
@@ -117,7 +120,6 @@ class TextTransformer(nn.Module):
         tokens = doors.get("tokens", width)
         self.tokens_proj = nn.Linear(width, tokens) if tokens != width else nn.Identity()
         self._told_tokens = "tokens" in doors
-        nn.init.normal_(self.token_embedding.weight, std=0.02)
 
     def forward(self, texts: Texts) -> Context:
         """Return the context of a batch of texts; its mask is that of the texts where padding is masked.

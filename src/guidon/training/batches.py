@@ -6,7 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidon.errors import BadValue
-from guidon.training.crops import moved
-from guidon.training.records import Skipped
+from guidon.errors import BadValue, DataError
+from guidon.training.captions import Captions, drawn
+from guidon.training.columns import Item
+from guidon.training.crops import moved, resized
+from guidon.training.records import Skipped, Uncaptioned
 
 T = TypeVar("T")
+SOME = 20_000  # captions that tell enough of a language
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Batch:
     Args:
         images: (B, C, H, W) float32 in [-1, 1].
         labels: (B,) int64 class ids, or None where the data have no classes.
-        captions: B texts, or None where the data have no captions.
+        captions: B texts, empty where nothing is said of an image, or None where the data have no captions.
     """
 
     images: Tensor
@@ -49,9 +52,10 @@ class TrainingData(ABC):
         classes: class names in the order of their ids, or None where the data have no classes.
         size: how many items an epoch has; None where nobody knows (streams).
         skipped: what could not be read so far; ``skipped.report(...)`` tells it in a line.
-        seed: decides the order and the flips.
+        seed: decides the order, the flips and which of its captions an image has at a visit.
         flip: mirror a random half of the images.
         crop: move every image by up to so many pixels.
+        uncaptioned: the images without a caption found so far; None where the data have no captions.
 
     Attributes:
         held_out: images that no batch holds, to measure on; see `guidon.training.holdout`.
@@ -70,13 +74,14 @@ class TrainingData(ABC):
         seed: int,
         flip: bool,
         crop: int = 0,
+        uncaptioned: Uncaptioned | None = None,
     ) -> None:
         if crop >= min(shape[1:]):
             raise BadValue(
                 f"data.crop {crop} moves images of {shape[1]}x{shape[2]} out of sight; a few pixels are enough"
             )
         self.shape, self.classes, self.size, self.skipped = shape, classes, size, skipped
-        self.seed, self.flip, self.crop = seed, flip, crop
+        self.seed, self.flip, self.crop, self.uncaptioned = seed, flip, crop, uncaptioned
         self.held_out: Batch | None = None
 
     def batches(self, batch_size: int, start_step: int = 0, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -101,30 +106,76 @@ class TrainingData(ABC):
         part = batch_size // world
         return self._batches(batch_size, start_step, slice(rank * part, (rank + 1) * part))
 
+    def wordings(self) -> Iterator[str]:
+        """Yield the texts that the captions are made of, to learn a vocabulary from; of endless data the first `SOME`."""
+        seen = 0
+        for batch in self.batches(256):
+            yield from batch.captions or ()
+            seen += len(batch)
+            if batch.captions is None or seen >= SOME:
+                return
+
+    def check_captions(self) -> None:
+        """Refuse data without a single caption, where a model is to learn from texts; raises `DataError`."""
+        if self.uncaptioned is None or not any(self.wordings()):
+            raise DataError(
+                f"the model is told texts, but {'the data have no captions' if self.uncaptioned is None else 'every caption is empty'}:"
+                " put a text file beside each image (a.png, a.txt), name the column of captions in data.caption_column, or write"
+                " templates over the columns in data.captions"
+            )
+
     def state_dict(self) -> dict[str, Any]:
-        """Return a JSON-able note that makes resuming cheap and keeps the account of skipped items; save it with a checkpoint."""
-        return {"skipped": self.skipped.items()}
+        """Return a JSON-able note that makes resuming cheap and keeps the accounts of items; save it with a checkpoint."""
+        bare = {} if self.uncaptioned is None else {"uncaptioned": self.uncaptioned.items()}
+        return {"skipped": self.skipped.items()} | bare
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a note of `state_dict`; `batches` called with the step after it then continues where it was made."""
-        for name, reason in state["skipped"]:
-            self.skipped.add(name, reason)
+        for account, found in ((self.skipped, "skipped"), (self.uncaptioned, "uncaptioned")):
+            for name, reason in state.get(found, ()):
+                if account is not None:
+                    account.add(name, reason)
 
     @abstractmethod
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         """Yield ``part`` of the batch of every step from ``start_step`` on."""
 
+    def _told(self, items: Sequence[Item]) -> list[Captions] | None:
+        """Return what is said of items, None where the data have no captions; those of which nothing is said are noted."""
+        if self.uncaptioned is None:
+            return None
+        for item in items:
+            if not item.captions:
+                self.uncaptioned.add(item.name)
+        return [item.captions for item in items]
+
     def _batch(
-        self, step: int, batch_size: int, part: slice, pixels: Tensor, labels: Tensor | None, captions: list[str] | None
+        self,
+        step: int,
+        batch_size: int,
+        part: slice,
+        pixels: Tensor,
+        labels: Tensor | None,
+        captions: Sequence[Captions] | None,
     ) -> Batch:
-        """Join uint8 pixels (B, C, H, W), already ``part`` of the batch, and the rest into a `Batch`, mirrored and moved by chance."""
+        """Return uint8 pixels, (B, C, H, W) or larger, and the rest as a `Batch`: cut out, mirrored, moved and worded by chance.
+
+        All are already ``part`` of the batch.
+        """
+        if pixels.shape[1:] != self.shape:
+            chance = random_for("zooms", self.seed, step).random((batch_size, 3))[part]
+            pixels = resized(pixels, self.shape[-1], torch.from_numpy(chance))
         if self.flip:
             mirrored = random_for("flips", self.seed, step).random(batch_size)[part] < 0.5
             pixels = torch.where(torch.from_numpy(mirrored)[:, None, None, None], pixels.flip(-1), pixels)
         if self.crop:
             by = random_for("crops", self.seed, step).integers(-self.crop, self.crop + 1, (batch_size, 2))[part]
             pixels = moved(pixels, torch.from_numpy(by))
-        return Batch(pixels.float().div_(127.5).sub_(1), labels, captions)
+        texts = None
+        if captions is not None:
+            numbers = random_for("captions", self.seed, step).integers(2**63, size=batch_size)[part]
+            texts = [drawn(each, int(number)) for each, number in zip(captions, numbers, strict=True)]
+        return Batch(pixels.float().div_(127.5).sub_(1), labels, texts)
 
 
 def decoding_threads() -> int:

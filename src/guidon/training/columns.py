@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from guidon.errors import DataError, UnknownLabel, nearest
+from guidon.training.captions import Captions, Template, template, wordings
 
 IMAGE_NAMES = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 LABEL_NAMES = ("label", "labels", "class", "cls", "fine_label", "coarse_label", "json.label", "json.class")
 CAPTION_NAMES = ("caption", "captions", "text", "txt", "prompt", "json.caption", "json.text", "json.prompt")
+TEXT_FILE = "txt"  # the column of text files beside the images, every line of them a caption
 NO_COLUMN = "none"
 MOST_CLASSES = 100_000  # a column of larger numbers holds something else than classes
 
@@ -25,13 +27,13 @@ class Item:
         name: what to call it in a message; unique within the data set.
         image: the encoded file as bytes, a path to it, or a uint8 array (H, W) or (H, W, 3); None where it is missing.
         label: what the data say: a class number, a class name, or None.
-        caption: a text, or None.
+        captions: what can be said of it, one wording or several; empty where nothing is.
     """
 
     name: str
     image: Any
     label: int | str | None = None
-    caption: str | None = None
+    captions: Captions = ()
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,25 @@ class Columns:
         label: the column of classes, or None.
         caption: the column of captions, or None.
         names: the class names that the data themselves give to their class numbers, or None.
+        templates: of captions, over any columns, in place of one column.
     """
 
     image: str
     label: str | None = None
     caption: str | None = None
     names: tuple[str, ...] | None = None
+    templates: tuple[Template, ...] = ()
 
     @property
     def top(self) -> list[str]:
         """The columns that must be read."""
-        return list(dict.fromkeys(c.partition(".")[0] for c in (self.image, self.label, self.caption) if c))
+        used = [self.image, self.label, *self.told]
+        return list(dict.fromkeys(c.partition(".")[0] for c in used if c))
+
+    @property
+    def told(self) -> list[str]:
+        """The columns that captions are made of; none where the data have no captions."""
+        return [self.caption] if self.caption else [c for each in self.templates for c in each.columns]
 
     def item(self, row: Mapping[str, Any], name: str) -> Item:
         """Return what a row holds; its file name, where it has one, is added to ``name``."""
@@ -64,10 +74,14 @@ class Columns:
         label = reach(row, self.label)
         if label is not None and self.names is not None and not isinstance(label, str):
             label = self.names[label] if 0 <= label < len(self.names) else label
-        caption = reach(row, self.caption)
-        if isinstance(caption, list | tuple):  # several captions of one picture: the first
-            caption = caption[0] if caption else None
-        return Item(f"{name} ({Path(path).name})" if path else name, image, label, caption)
+        return Item(f"{name} ({Path(path).name})" if path else name, image, label, self.captions(row))
+
+    def captions(self, row: Mapping[str, Any]) -> Captions:
+        """Return what a row says of its picture."""
+        if self.caption:
+            return wordings(reach(row, self.caption), lines=self.caption == TEXT_FILE)
+        found = (each.wording(lambda column: reach(row, column)) for each in self.templates)
+        return tuple(wording for wording in found if wording is not None)
 
 
 def reach(row: Mapping[str, Any], column: str | None) -> Any:
@@ -78,12 +92,20 @@ def reach(row: Mapping[str, Any], column: str | None) -> Any:
     return value if column else None
 
 
-def choose(features: Mapping[str, Any], *, image: str | None, label: str | None, caption: str | None) -> Columns:
+def choose(
+    features: Mapping[str, Any],
+    *,
+    image: str | None,
+    label: str | None,
+    caption: str | None,
+    captions: Sequence[str] = (),
+) -> Columns:
     """Find the columns, by name where one is given and by guess where not.
 
     Args:
         features: the feature type of every column, as `datasets` names them.
         image, label, caption: column names, None to guess, "none" (label and caption only) for no such column.
+        captions: templates of captions, in place of one column.
 
     Raises:
         DataError: a named column does not exist, or no column holds pictures.
@@ -120,8 +142,16 @@ def choose(features: Mapping[str, Any], *, image: str | None, label: str | None,
         raise DataError(
             f"column {label!r} does not hold one class number or name per item ({flat[label]}); name another in data.label_column"
         )
-    names = getattr(flat[label], "names", None) if label else None
-    return Columns(image, label, named("caption", caption, CAPTION_NAMES), tuple(names) if names else None)
+    names = _class_names(flat[label]) if label else None
+    if captions:
+        said = {name: _class_names(flat[name]) for name in shown}
+        return Columns(image, label, None, names, tuple(template(text, said) for text in captions))
+    return Columns(image, label, named("caption", caption, CAPTION_NAMES), names)
+
+
+def _class_names(feature: Any) -> tuple[str, ...] | None:
+    names = getattr(getattr(feature, "feature", feature), "names", None)  # of a class, or of a list of classes
+    return tuple(names) if names else None
 
 
 def _holds_pictures(feature: Any) -> bool:

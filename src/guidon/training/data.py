@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guidon.errors import DataError, ShapeMismatch
+from guidon.errors import BadRecipe, DataError, ShapeMismatch
 from guidon.training.batches import Batch, TrainingData, ahead, decoding_threads, step_indices
+from guidon.training.captions import Captions, said
 from guidon.training.columns import Item, class_ids, class_names
 from guidon.training.pixels import Decoder, Unreadable
-from guidon.training.records import Records, Shards, Skipped
-from guidon.training.sources import DataConfig, open_source
+from guidon.training.records import Records, Shards, Skipped, Uncaptioned
+from guidon.training.sources import DataConfig, locate, open_source
 from guidon.training.stream import StreamData
 
 __all__ = ["Batch", "DataConfig", "LazyData", "MemoryData", "StreamData", "TrainingData", "open_data"]
@@ -33,6 +34,8 @@ MEMORY_LIMIT = 2 << 30  # bytes of decoded uint8 pixels that are held in memory
 PROBES = 64  # items that must agree in size before a run starts, where not all are looked at
 PATIENCE = 10_000  # items that may be unreadable before the first readable one
 CHUNK = 256
+SCENE = 32  # pixels of a scene's side where data.size does not say
+HELD_SCENES = 512  # of them, where some are held out: they are drawn, so no share of them can be
 
 
 def open_data(config: DataConfig, *, seed: int = 0) -> TrainingData:
@@ -47,28 +50,36 @@ def open_data(config: DataConfig, *, seed: int = 0) -> TrainingData:
         UnknownLabel: labels that fit no class.
         ShapeMismatch: images of differing sizes, and no size to bring them to.
     """
+    if locate(config)[0] == "shapes":
+        from guidon.training.scene_data import SceneData
+
+        return SceneData(config.size or SCENE, seed=seed, held_out=HELD_SCENES if config.hold_out else 0)
     skipped = Skipped()
     columns, items = open_source(config, skipped)
     skipped.total = None if isinstance(items, Shards) else len(items)
     found = items.labels() if columns.label and not isinstance(items, Shards) else None
     classes = class_names(config.classes, columns, found) if columns.label else None
     decoder = _settle_shape(config, items.everything(), skipped)
+    assert decoder.shape is not None
     common: dict[str, Any] = {
-        "shape": decoder.shape,
+        "shape": decoder.shape if config.size is None else (decoder.shape[0], config.size, config.size),
         "classes": classes,
         "skipped": skipped,
         "seed": seed,
         "flip": config.flip,
         "crop": config.crop,
+        "uncaptioned": Uncaptioned(skipped.total) if columns.told else None,
     }
     if isinstance(items, Shards):
         return StreamData(items, decoder, config.buffer, **common)
     labels = torch.tensor(class_ids(found, classes)) if found is not None and classes is not None else None
-    captions = columns.caption is not None
-    if config.streaming or len(items) * math.prod(decoder.shape or ()) > MEMORY_LIMIT:
-        return LazyData(items, decoder, labels, captions, **common)
-    pixels, kept, texts = _decode_all(items, decoder, skipped)
-    return MemoryData(pixels, labels[kept] if labels is not None else None, texts if captions else None, **common)
+    if config.streaming or len(items) * math.prod(decoder.shape) > MEMORY_LIMIT:
+        return LazyData(items, decoder, labels, **common)
+    pixels, kept, captions = _decode_all(items, decoder, skipped, common["uncaptioned"])
+    if common["uncaptioned"] is not None:
+        common["uncaptioned"].total = len(kept)
+    labels = labels[kept] if labels is not None else None
+    return MemoryData(pixels, labels, captions if columns.told else None, **common)
 
 
 class MemoryData(TrainingData):
@@ -77,12 +88,17 @@ class MemoryData(TrainingData):
     Args:
         pixels: (N, C, H, W) uint8.
         labels: (N,) int64, or None.
-        captions: N texts, or None.
+        captions: what is said of each of the N, or None.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor | None, captions: list[str] | None, **common: Any) -> None:
+    def __init__(
+        self, pixels: Tensor, labels: Tensor | None, captions: Sequence[Captions] | None, **common: Any
+    ) -> None:
         super().__init__(size=len(pixels), **common)
         self.pixels, self.labels, self.captions = pixels, labels, captions
+
+    def wordings(self) -> Iterator[str]:
+        return (said(wording) for captions in self.captions or () for wording in captions)
 
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         for step in count(start_step):
@@ -100,14 +116,14 @@ class LazyData(TrainingData):
         records: the items.
         decoder: with the shape that all must have.
         labels: (N,) int64, or None.
-        captions: whether the items have captions.
     """
 
-    def __init__(
-        self, records: Records, decoder: Decoder, labels: Tensor | None, captions: bool, **common: Any
-    ) -> None:
+    def __init__(self, records: Records, decoder: Decoder, labels: Tensor | None, **common: Any) -> None:
         super().__init__(size=len(records), **common)
-        self.records, self.decoder, self.labels, self.captions = records, decoder, labels, captions
+        self.records, self.decoder, self.labels = records, decoder, labels
+
+    def wordings(self) -> Iterator[str]:
+        return (said(wording) for captions in self.records.captions() for wording in captions)
 
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         jobs = (partial(self._decode, step, batch_size, part) for step in count(start_step))
@@ -117,27 +133,34 @@ class LazyData(TrainingData):
         chosen = [int(i) for i in step_indices(self.seed, step, batch_size, len(self.records))[part]]
         read = [self._readable(i, item) for i, item in zip(chosen, self.records.fetch(chosen), strict=True)]
         labels = self.labels[torch.tensor([i for i, _, _ in read])] if self.labels is not None else None
-        captions = [caption for _, _, caption in read] if self.captions else None
-        return self._batch(
-            step, batch_size, part, torch.from_numpy(np.stack([pixels for _, pixels, _ in read])), labels, captions
-        )
+        pixels = torch.from_numpy(np.stack([pixels for _, pixels, _ in read]))
+        return self._batch(step, batch_size, part, pixels, labels, self._told([item for _, _, item in read]))
 
-    def _readable(self, index: int, item: Item) -> tuple[int, np.ndarray, str]:
-        """Return (index, pixels, caption) of an item or of the first readable one after it."""
+    def _readable(self, index: int, item: Item) -> tuple[int, np.ndarray, Item]:
+        """Return (index, pixels, item) of an item or of the first readable one after it."""
         for i in range(index, index + len(self.records)):
             i %= len(self.records)
             if i != index:
                 item = self.records.fetch([i])[0]
             try:
-                return i, self.decoder(item), item.caption or ""
+                return i, self.decoder(item), item
             except (Unreadable, ShapeMismatch) as error:
                 self.skipped.add(item.name, error)
         raise DataError(f"no image can be read any more: {self.skipped.report()}. Are the files still there?")
 
 
+def _decoded_side(config: DataConfig) -> int | None:
+    """Return the side of what is decoded: no part of it that is shown has fewer pixels than are wanted."""
+    if config.zoom == 1:
+        return config.size
+    if config.size is None:
+        raise BadRecipe("data.zoom resizes what it cuts out; set data.size to the size that is wanted")
+    return math.ceil(config.size / math.sqrt(config.zoom))
+
+
 def _settle_shape(config: DataConfig, items: Iterator[Item], skipped: Skipped) -> Decoder:
     """Return a decoder for the shape of the first readable items; raises where there are none, or where they do not agree."""
-    decoder = Decoder(config.size, config.channels)
+    decoder = Decoder(_decoded_side(config), config.channels)
     for looked_at, item in enumerate(items):
         if looked_at >= (PATIENCE if decoder.shape is None else PROBES):
             break
@@ -159,12 +182,14 @@ def _settle_shape(config: DataConfig, items: Iterator[Item], skipped: Skipped) -
     return decoder
 
 
-def _decode_all(records: Records, decoder: Decoder, skipped: Skipped) -> tuple[Tensor, Tensor, list[str]]:
+def _decode_all(
+    records: Records, decoder: Decoder, skipped: Skipped, uncaptioned: Uncaptioned | None
+) -> tuple[Tensor, Tensor, list[Captions]]:
     """Return pixels (N, C, H, W) uint8, which items they are (N,), and the captions, of all that can be read."""
     assert decoder.shape is not None
     pixels = np.empty((len(records), *decoder.shape), np.uint8)
     kept: list[int] = []
-    captions: list[str] = []
+    captions: list[Captions] = []
     for start in progress(range(0, len(records), CHUNK), "reading images"):
         chunk = range(start, min(start + CHUNK, len(records)))
         for i, item in zip(chunk, records.fetch(chunk), strict=True):
@@ -176,7 +201,9 @@ def _decode_all(records: Records, decoder: Decoder, skipped: Skipped) -> tuple[T
             except ShapeMismatch as error:
                 raise ShapeMismatch(f"{item.name}: {error}") from error
             kept.append(i)
-            captions.append(item.caption or "")
+            captions.append(item.captions)
+            if uncaptioned is not None and not item.captions:
+                uncaptioned.add(item.name)
     return torch.from_numpy(pixels[: len(kept)]), torch.tensor(kept), captions
 
 

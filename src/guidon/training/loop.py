@@ -111,6 +111,8 @@ def _run(trainer: Trainer[Trained], out: Path, progress: bool, on_step: Callable
     loss = trainer.loss
     if not trainer.step:  # what was measured at the start, the thread count above all, is then known to whoever resumes
         trainer.save(out / "checkpoint")
+        if main:
+            recipe.begin(trainer, out)
     with _bar(progress and main) as bar, _finished_steps() as interrupted:
         task = bar.add_task("training", total=1.0, loss="", rate="")
         for step in trainer.steps():
@@ -140,14 +142,16 @@ def _finish(trainer: Trainer[Trained], out: Path, loss: float | None) -> Trained
     """Write the last checkpoint, the model and the account of the run."""
     trainer.save(out / "checkpoint")
     skipped = trainer.data.skipped
+    uncaptioned = trainer.data.uncaptioned if getattr(trainer.model.config, "text", None) is not None else None
     account = {
         "steps": trainer.step,
         "images": trainer.images,
         "seconds": round(trainer.seconds, 2),
         "images_per_second": round(trainer.images / max(trainer.seconds, 1e-9), 2),
         "loss": loss,
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "skipped": {"count": len(skipped), "report": skipped.report()},
+        **({} if uncaptioned is None else {"uncaptioned": {"count": len(uncaptioned), "report": uncaptioned.report()}}),
         "guidon": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -160,8 +164,9 @@ def _finish(trainer: Trainer[Trained], out: Path, loss: float | None) -> Trained
         trainer.recipe.finish(trainer, out)
         model.save_pretrained(out / "model")
         write_text(out / "train.json", json.dumps(account, indent=2) + "\n")
-        if len(skipped):
-            Console(stderr=True).print(f"[yellow]{skipped.report()}[/yellow]")
+        for items in (skipped, uncaptioned):
+            if items:
+                Console(stderr=True).print(f"[yellow]{items.report()}[/yellow]")
     trainer.accelerator.wait_for_everyone()
     return model
 

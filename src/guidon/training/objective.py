@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from guidon.conditioning import Condition, Labels, Texts
+from guidon.conditioning import Condition, Context, Labels, Texts
 from guidon.errors import BadValue
 from guidon.model import Model
 from guidon.noise import Level, Output, Process, VPTable
@@ -199,12 +199,16 @@ class DenoisingLoss(Loss):
         at = draw.level.like(images)
         x = at.alpha * images + at.sigma * draw.noise  # (B, C, H, W)
         # both (B, C or 2C, H, W), bfloat16 under autocast
-        raw, inner = denoiser.raw_with_inner(x, draw.level, self.model.encode(given))
+        raw, inner = denoiser.raw_with_inner(x, draw.level, self.context(images, given, draw))
         terms = self._terms(raw.float(), x, images, draw)
         if inner is None:
             return terms
         weight, more = self.objective.inner_weight, self._terms(inner.float(), x, images, draw)
         return {name: value + weight * more[name] for name, value in terms.items()}
+
+    def context(self, images: Tensor, given: Condition | None, draw: Draw) -> Context:
+        """Return what the network is told of images (B, C, H, W), some of whose conditions have been dropped."""
+        return self.model.encode(given)
 
     def _given(self, told: Tensor | Texts | None) -> Condition | None:
         classes = self.model.classes

@@ -12,17 +12,20 @@ from guidon.training.run_recipe import RunSection, Trained
 
 
 def build_optimizers(model: Trained, train: RunSection) -> dict[str, torch.optim.Optimizer]:
-    """Return the optimizers of a recipe by name; together they hold every parameter once.
+    """Return the optimizers of a recipe by name; together they hold every parameter that is not frozen once.
 
     AdamW takes all, or with ``optimizer: muon`` what Muon is not for: embeddings, biases, norms, and the layers that touch
-    pixels and time. Only matrices and kernels decay. Every group has its ``peak`` learning rate.
+    pixels, words and time. Only matrices and kernels decay. Every group has its ``peak`` learning rate.
     """
-    network = model.network
-    ends, hidden = cast(tuple[str, ...], network.ends), []
+    hidden: list[torch.nn.Parameter] = []
     if train.optimizer == "muon":
-        hidden = [p for name, p in network.named_parameters() if p.ndim > 1 and not name.startswith(ends)]
+        for part in (model.network, getattr(model, "encoder", None)):
+            ends = cast(tuple[str, ...] | None, getattr(part, "ends", None))
+            if part is not None and ends is not None:
+                named = part.named_parameters()
+                hidden += [p for name, p in named if p.ndim > 1 and p.requires_grad and not name.startswith(ends)]
     taken = {id(p) for p in hidden}
-    rest = [p for p in model.parameters() if id(p) not in taken]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "peak": train.lr, "weight_decay": train.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "peak": train.lr, "weight_decay": 0.0},

@@ -15,14 +15,17 @@ from guidon.conditioning.tokenizer import Tokenizer, train_tokenizer
 from guidon.errors import BadRecipe, BadValue
 from guidon.model import Model
 from guidon.model_config import ModelConfig, SampleDefaults
+from guidon.models.frozen_text import FrozenTextConfig, frozen_tokenizer
 from guidon.models.text import TextTransformerConfig
-from guidon.models.text_encoder import TextConfig
+from guidon.models.text_encoder import TextConfig, TextEncoderConfig
+from guidon.training.batches import TrainingData
 from guidon.training.data import DataConfig
 from guidon.training.ema import Power
-from guidon.training.grid import png_bytes, sample_grid
+from guidon.training.grid import first_captions, png_bytes, sample_grid
 from guidon.training.objective import DenoisingLoss, Draw, Objective
 from guidon.training.run_recipe import RunRecipe, RunSection, Section, Wordings, known, problems
 from guidon.training.snapshots import save_snapshot
+from guidon.training.validate import Validation, note, validation_loss
 
 if TYPE_CHECKING:
     from guidon.training.trainer import Trainer
@@ -32,17 +35,24 @@ class TextSection(Section):
     """The ``model.text:`` section of a recipe: the model is told the captions of the data."""
 
     vocabulary: int = Field(
-        2048, ge=258, description="tokens of the vocabulary that is learned from the captions, at most"
+        2048,
+        ge=258,
+        description="tokens of the vocabulary that is learned from the captions, at most; a frozen encoder brings its own",
     )
     context: int = Field(32, ge=3, description="tokens of a text; longer captions are cut")
-    encoder: TextTransformerConfig = Field(
-        default_factory=TextTransformerConfig, description="what makes a context of the tokens"
+    encoder: TextEncoderConfig = Field(
+        default_factory=TextTransformerConfig,
+        description="what makes a context of the tokens: a transformer that is trained along, or {kind: frozen, source: ...},"
+        " the folder or hub id of a CLIP or a T5",
     )
 
     def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
         """Return what makes tokens of texts such as these, with a warning where some are too long."""
         known = list(texts)
-        tokenizer = train_tokenizer(known, size=self.vocabulary, context=self.context)
+        if isinstance(self.encoder, FrozenTextConfig):
+            tokenizer = frozen_tokenizer(self.encoder.source, self.context)
+        else:
+            tokenizer = train_tokenizer(known, size=self.vocabulary, context=self.context)
         tokenizer.encode(known)
         return tokenizer
 
@@ -114,6 +124,15 @@ class TrainSection(RunSection):
     sample_weights: tuple[float, ...] = Field(
         (0.0, 1.0, 3.0), min_length=1, description="guidance weights of a grid's rows"
     )
+    sample_prompts: tuple[str, ...] = Field(
+        (), description="texts of a grid's columns; left out: the first captions of the data"
+    )
+    validate_every: int | None = Field(
+        500,
+        ge=1,
+        description="steps between measurements of the loss on images held out, if any are, besides those at the start and the end;"
+        " none for no others",
+    )
 
     @field_validator("power_averages")
     @classmethod
@@ -123,7 +142,63 @@ class TrainSection(RunSection):
         return lengths
 
 
-class Recipe(RunRecipe[Model]):
+class DenoisingRecipe(RunRecipe[Model]):
+    """What every recipe has that trains a model."""
+
+    if TYPE_CHECKING:
+        train: TrainSection
+
+    def loss(self, model: Model) -> DenoisingLoss:
+        """Return what training minimises."""
+        return DenoisingLoss(model, self.train.objective)
+
+    def draw(self, model: Model, shape: torch.Size, *, step: int, device: torch.device) -> Draw:
+        """Draw what chance decides in one step; see `Objective.draw`."""
+        return self.train.objective.draw(model.process, shape, seed=self.train.seed, step=step, device=device)
+
+    @property
+    def stored_averages(self) -> tuple[float, ...]:
+        return self.train.power_averages
+
+    def begin(self, trainer: Trainer[Model], out: Path) -> None:
+        """Measure the loss on images held out."""
+        self._validate(trainer, out)
+
+    def between(self, trainer: Trainer[Model], out: Path) -> None:
+        """Store power averages, draw sample grids (samples/) and measure the loss on images held out, where they are due."""
+        train = self.train
+        if trainer.step % train.snapshot_every == 0:
+            _store(trainer, out)
+        if train.sample_every and trainer.step % train.sample_every == 0:
+            self.sheet(trainer, out)
+        if train.validate_every and trainer.step % train.validate_every == 0:
+            self._validate(trainer, out)
+
+    def sheet(self, trainer: Trainer[Model], out: Path) -> None:
+        """Draw a sample grid of the averaged model, of the same prompts and the same noise at every step."""
+        told = self.train.sample_prompts or first_captions(trainer.data)
+        picture = sample_grid(
+            trainer.average.model, self.train.sample_weights, prompts=told, shown=trainer.data.held_out
+        )
+        write_bytes(out / "samples" / f"step-{trainer.step:07d}.png", png_bytes(picture))
+
+    def finish(self, trainer: Trainer[Model], out: Path) -> None:
+        """Store the last power averages, and measure the loss on images held out."""
+        _store(trainer, out)
+        self._validate(trainer, out)
+
+    def undropped(self) -> Self:
+        """Return the recipe with no condition dropped, and all times equally likely, as the loss is measured."""
+        objective = self.train.objective.model_copy(update={"dropout": 0.0, "times": "uniform"})
+        return self.model_copy(update={"train": self.train.model_copy(update={"objective": objective})})
+
+    def _validate(self, trainer: Trainer[Model], out: Path) -> None:
+        held = trainer.data.held_out
+        if held is not None:
+            note(out, Validation(trainer.step, validation_loss(self.undropped(), trainer.average.model, held)))
+
+
+class Recipe(DenoisingRecipe):
     """A whole recipe."""
 
     data: DataConfig = Field(default_factory=DataConfig, description="what to train on")
@@ -142,6 +217,13 @@ class Recipe(RunRecipe[Model]):
             )
         self.train.objective.check(process, self.model.learned_variance)
         return self
+
+    def open(self) -> TrainingData:
+        """Return the data; raises as `RunRecipe.open` does, and `DataError` where a model of texts finds no caption."""
+        data = super().open()
+        if self.model.text is not None:
+            data.check_captions()
+        return data
 
     def model_config_for(
         self, shape: tuple[int, int, int], classes: Sequence[str] | None, tokenizer: Tokenizer | None = None
@@ -188,31 +270,6 @@ class Recipe(RunRecipe[Model]):
         """Return a new model for images (C, H, W) of these classes, or told such texts; raises as `model_config_for` does."""
         tokenizer = None if self.model.text is None else self.model.text.tokenizer(texts())
         return Model(self.model_config_for(shape, classes, tokenizer), tokenizer)
-
-    def loss(self, model: Model) -> DenoisingLoss:
-        """Return what training minimises."""
-        return DenoisingLoss(model, self.train.objective)
-
-    def draw(self, model: Model, shape: torch.Size, *, step: int, device: torch.device) -> Draw:
-        """Draw what chance decides in one step; see `Objective.draw`."""
-        return self.train.objective.draw(model.process, shape, seed=self.train.seed, step=step, device=device)
-
-    @property
-    def stored_averages(self) -> tuple[float, ...]:
-        return self.train.power_averages
-
-    def between(self, trainer: Trainer[Model], out: Path) -> None:
-        """Store power averages and draw sample grids (samples/) where they are due."""
-        train = self.train
-        if trainer.step % train.snapshot_every == 0:
-            _store(trainer, out)
-        if train.sample_every and trainer.step % train.sample_every == 0:
-            picture = sample_grid(trainer.average.model, train.sample_weights)
-            write_bytes(out / "samples" / f"step-{trainer.step:07d}.png", png_bytes(picture))
-
-    def finish(self, trainer: Trainer[Model], out: Path) -> None:
-        """Store the last power averages."""
-        _store(trainer, out)
 
 
 def _store(trainer: Trainer[Model], out: Path) -> None:

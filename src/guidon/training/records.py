@@ -10,13 +10,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from guidon.training.captions import Captions
 from guidon.training.columns import Columns, Item
 
 CHUNK = 256
 
 
-class Skipped:
-    """Counts the items that could not be read, each once, with the reason; safe to use from several threads.
+class Account(ABC):
+    """Counts items that something is the matter with, each once, with the reason; safe to use from several threads.
 
     Args:
         total: how many items there are in all; None where nobody knows.
@@ -27,8 +28,8 @@ class Skipped:
         self.reasons: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def add(self, name: str, error: Exception | str) -> None:
-        """Note that an item was left out."""
+    def add(self, name: str, error: Exception | str = "") -> None:
+        """Note an item."""
         with self._lock:
             self.reasons.setdefault(name, str(error))
 
@@ -36,18 +37,42 @@ class Skipped:
         return len(self.reasons)
 
     def items(self) -> list[tuple[str, str]]:
-        """Return (name, reason) of everything left out so far."""
+        """Return (name, reason) of everything noted so far."""
         with self._lock:
             return list(self.reasons.items())
 
+    @abstractmethod
+    def report(self, show: int = 5) -> str:
+        """Return one line with how many there are; ``show`` are named."""
+
+    @property
+    def _of(self) -> str:
+        return f" of {self.total:,}" if self.total is not None else ""
+
+    def _named(self, show: int) -> str:
+        named = ", ".join(f"{name} ({reason})" if reason else name for name, reason in self.items()[:show])
+        more = f", and {len(self) - show:,} more" if len(self) > show else ""
+        return named + more
+
+
+class Skipped(Account):
+    """The items that could not be read."""
+
     def report(self, show: int = 5) -> str:
         """Return one line such as ``3 of 50,000 images could not be read: a.png (image file is truncated), ...``; ``show`` are named."""
-        of = f" of {self.total:,}" if self.total is not None else ""
         if not self.reasons:
-            return f"all{of} images could be read"
-        named = ", ".join(f"{name} ({reason})" for name, reason in self.items()[:show])
-        more = f", and {len(self) - show:,} more" if len(self) > show else ""
-        return f"{len(self):,}{of} images could not be read: {named}{more}"
+            return f"all{self._of} images could be read"
+        return f"{len(self):,}{self._of} images could not be read: {self._named(show)}"
+
+
+class Uncaptioned(Account):
+    """The images of data with captions that have none of their own."""
+
+    def report(self, show: int = 5) -> str:
+        """Return one line such as ``3 of 50,000 images have no caption and train the null: a.png, b.png, c.png``; ``show`` are named."""
+        if not self.reasons:
+            return f"all{self._of} images have captions"
+        return f"{len(self):,}{self._of} images have no caption and train the null: {self._named(show)}"
 
 
 class Records(ABC):
@@ -63,6 +88,10 @@ class Records(ABC):
     @abstractmethod
     def labels(self) -> list[int | str | None]:
         """Return the label of every item."""
+
+    def captions(self) -> Iterator[Captions]:
+        """Yield what is said of every item."""
+        return (item.captions for item in self.everything())
 
     def everything(self) -> Iterator[Item]:
         """Yield all items in their order."""
@@ -106,6 +135,10 @@ class TableRecords(Records):
         )
         labels_only = Columns(image="", label=self.columns.label, names=self.columns.names)
         return [labels_only.item(row, "").label for row in rows(table.iter(CHUNK))]
+
+    def captions(self) -> Iterator[Captions]:
+        table = self.table.select_columns(list(dict.fromkeys(c.partition(".")[0] for c in self.columns.told)))
+        return (self.columns.captions(row) for row in rows(table.iter(CHUNK)))
 
 
 @dataclass(frozen=True)

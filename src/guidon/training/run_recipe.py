@@ -38,10 +38,24 @@ class Loss(nn.Module, ABC):
         """Return what a batch tells of its images: class ids (B,), texts, or nothing."""
 
 
-MAY_CHANGE = ("steps", "budget", "sample_every", "sample_weights", "checkpoint_every", "log_every", "trackers")
+MAY_CHANGE = (
+    "steps",
+    "budget",
+    "sample_every",
+    "sample_weights",
+    "sample_prompts",
+    "validate_every",
+    "checkpoint_every",
+    "log_every",
+    "trackers",
+)
 """Keys of ``train:`` that a resumed run may change: how long it goes on, and what it shows on its way."""
 
-COMMANDS = {"model": "guidon train", "classifier": "guidon train-classifier"}
+COMMANDS = {
+    "model": "guidon train",
+    "classifier": "guidon train-classifier",
+    "finetune": "guidon finetune --recipe",
+}
 """What trains each kind of recipe."""
 
 
@@ -85,6 +99,10 @@ class RunSection(Section):
     clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; none for no limit")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; weights and loss stay float32")
     channels_last: bool = Field(True, description="memory layout of images; faster on most machines")
+    checkpointing: bool = Field(
+        False,
+        description="compute the features of every block again for its gradient: less memory, the same numbers, slower",
+    )
     compile: bool = Field(False, description="compile the network; a minute at the start, then faster")
     threads: int | None = Field(
         None, ge=1, description="CPU threads; none: measure what is fastest before the first step"
@@ -159,6 +177,9 @@ class RunRecipe(Section, ABC, Generic[Trained]):
         """The lengths of the power averages that are stored along the way."""
         return ()
 
+    def begin(self, trainer: Trainer[Any], out: Path) -> None:
+        """Do what a run does before its first step."""
+
     def between(self, trainer: Trainer[Any], out: Path) -> None:
         """Do what a run does after a step, besides logs and checkpoints."""
 
@@ -176,19 +197,14 @@ class RunRecipe(Section, ABC, Generic[Trained]):
         Raises:
             BadRecipe: the file is not there or is not YAML, a key is unknown (says which was meant), or a value does not fit.
         """
-        try:
-            content = yaml.safe_load(Path(path).read_text())
-        except OSError as error:
-            raise BadRecipe(
-                f"cannot read the recipe {path} ({error.strerror}); give the path of a YAML file"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadRecipe(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
-        if not isinstance(content, dict):
-            raise BadRecipe(f"{path} must hold the sections {', '.join(cls.model_fields)}")
+        return cls.changed(read_yaml(path, cls), sets, str(path))
+
+    @classmethod
+    def changed(cls, content: dict[str, Any], sets: Sequence[str], source: str = "recipe") -> Self:
+        """Make a recipe of nested mappings with changes on top of them, as `load` does of a file."""
         for change in sets:
             _apply(content, change)
-        return cls.read(content, str(path))
+        return cls.read(content, source)
 
     @classmethod
     def read(cls, content: Mapping[str, Any], source: str = "recipe") -> Self:
@@ -206,6 +222,19 @@ class RunRecipe(Section, ABC, Generic[Trained]):
             raise BadRecipe(
                 f"{source}: the names of sections are text; they are: {', '.join(cls.model_fields)}"
             ) from error
+
+
+def read_yaml(path: str | Path, kind: type[RunRecipe[Any]]) -> dict[str, Any]:
+    """Return the sections in a YAML file, which is to be a recipe of some kind; raises `BadRecipe`."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise BadRecipe(f"cannot read the recipe {path} ({error.strerror}); give the path of a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadRecipe(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadRecipe(f"{path} must hold the sections {', '.join(kind.model_fields)}")
+    return content
 
 
 def flat(recipe: RunRecipe[Any]) -> dict[str, Any]:

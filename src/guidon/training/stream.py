@@ -17,7 +17,8 @@ import numpy as np
 import torch
 
 from guidon.errors import DataError, ShapeMismatch, UnknownLabel
-from guidon.training.batches import Batch, TrainingData, ahead, decoding_threads, random_for
+from guidon.training.batches import SOME, Batch, TrainingData, ahead, decoding_threads, random_for
+from guidon.training.captions import said
 from guidon.training.columns import Item, class_id
 from guidon.training.pixels import Decoder, Unreadable
 from guidon.training.records import Shards
@@ -64,6 +65,10 @@ class StreamData(TrainingData):
         self.shards, self.decoder, self.buffer = shards, decoder, buffer
         self._cursor = Cursor()
 
+    def wordings(self) -> Iterator[str]:
+        some = islice(self.shards.everything(), SOME)
+        return (said(wording) for item in some for wording in item.captions)
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the block of the last batch began, and the account of skipped items."""
         return super().state_dict() | {"cursor": asdict(self._cursor)}
@@ -98,13 +103,8 @@ class StreamData(TrainingData):
         read = [self._readable(block, i) for block, i in chosen[part]]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in read]))
         labels = torch.tensor([class_id(item.label, self.classes) for _, item in read]) if self.classes else None
-        captions = [item.caption or "" for _, item in read] if self.captions else None
-        return chosen[-1][0].start, self._batch(step, batch_size, part, pixels, labels, captions)
-
-    @property
-    def captions(self) -> bool:
-        """Whether the items have captions."""
-        return self.shards.columns.caption is not None
+        told = self._told([item for _, item in read])
+        return chosen[-1][0].start, self._batch(step, batch_size, part, pixels, labels, told)
 
     def _readable(self, block: Block, index: int) -> tuple[np.ndarray, Item]:
         """Return (pixels, item) of an item or of the first readable one after it in its block."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from guidon import registry
 from guidon.conditioning import Texts
 from guidon.errors import BadRecipe, NumericalError
+from guidon.models.layers import checkpoint_stages
 from guidon.training.batches import Batch, random_for
 from guidon.training.ema import Average, Power
 from guidon.training.optimizer import build_optimizers, share_of_peak
@@ -102,6 +103,8 @@ class Trainer(Generic[Trained]):
         self.model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self.average = Average(self.model, registry.parse("average", train.average))
         self.powers = [Average(self.model, Power(length)) for length in recipe.stored_averages]
+        if train.checkpointing:
+            checkpoint_stages(self.model)
         if train.compile:
             self.model.network.compile()
         optimizers = build_optimizers(self.model, train)
