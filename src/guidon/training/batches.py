@@ -140,7 +140,7 @@ class TrainingData(ABC):
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         """Yield ``part`` of the batch of every step from ``start_step`` on."""
 
-    def _told(self, items: Sequence[Item]) -> list[Captions] | None:
+    def captions_of(self, items: Sequence[Item]) -> list[Captions] | None:
         """Return what is said of items, None where the data have no captions; those of which nothing is said are noted."""
         if self.uncaptioned is None:
             return None

@@ -134,7 +134,7 @@ class LazyData(TrainingData):
         read = [self._readable(i, item) for i, item in zip(chosen, self.records.fetch(chosen), strict=True)]
         labels = self.labels[torch.tensor([i for i, _, _ in read])] if self.labels is not None else None
         pixels = torch.from_numpy(np.stack([pixels for _, pixels, _ in read]))
-        return self._batch(step, batch_size, part, pixels, labels, self._told([item for _, _, item in read]))
+        return self._batch(step, batch_size, part, pixels, labels, self.captions_of([item for _, _, item in read]))
 
     def _readable(self, index: int, item: Item) -> tuple[int, np.ndarray, Item]:
         """Return (index, pixels, item) of an item or of the first readable one after it."""

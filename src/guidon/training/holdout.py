@@ -110,7 +110,7 @@ def hold_out(data: TrainingData, share: float, *, seed: int) -> TrainingData:
                 f"none of the {count} images held out can be read: {data.skipped.report()}. Are the files still there?"
             )
         shown, readable = torch.from_numpy(np.stack(list(pixels.values()))), np.array(list(pixels))
-        captions = data._told([items[i] for i in pixels])
+        captions = data.captions_of([items[i] for i in pixels])
     shown = resized(shown, data.shape[-1]) if shown.shape[1:] != data.shape else shown
     images = shown.float().div_(127.5).sub_(1)
     texts = None if captions is None else [said(each[0]) if each else "" for each in captions]

@@ -103,7 +103,7 @@ class StreamData(TrainingData):
         read = [self._readable(block, i) for block, i in chosen[part]]
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in read]))
         labels = torch.tensor([class_id(item.label, self.classes) for _, item in read]) if self.classes else None
-        told = self._told([item for _, item in read])
+        told = self.captions_of([item for _, item in read])
         return chosen[-1][0].start, self._batch(step, batch_size, part, pixels, labels, told)
 
     def _readable(self, block: Block, index: int) -> tuple[np.ndarray, Item]:
