@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeGuard
@@ -14,7 +15,7 @@ from torch import Tensor
 from guidon import registry
 from guidon.conditioning.condition import Condition, Context
 from guidon.conditioning.text import Texts
-from guidon.errors import BadValue, UnknownLabel, nearest
+from guidon.errors import BadValue, GuidonWarning, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
 from guidon.guidance.stage import Stage
 from guidon.model_config import ModelConfig
@@ -88,6 +89,12 @@ def wanted(
     if not several:
         raise BadValue(f"no {'text' if texts else 'label'} is given; name at least one, or leave it out altogether")
     if texts:
+        if empty := sum(text is not None and not as_text(text).strip() for text in several):
+            warnings.warn(
+                f"{empty} of {len(several)} texts {'is' if empty == 1 else 'are'} empty, which says nothing: drawn as without a text",
+                GuidonWarning,
+                stacklevel=3,
+            )
         several = [as_text(text) if as_text(text).strip() else None for text in several]
     elif classes is None and not numbers and any(label is not None for label in several):
         raise UnknownLabel(NO_CLASSES)
