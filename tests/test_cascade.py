@@ -9,8 +9,8 @@ import pytest
 import torch
 from support.text_models import text_model, vocabulary
 
-from guidon.cascade import as_shown, cascade
-from guidon.errors import BadValue, ShapeMismatch
+from guidon.cascade import OTHER_STREAM, as_shown, cascade
+from guidon.errors import BadValue, GuidonWarning, ShapeMismatch
 from guidon.model import Model, ModelConfig
 
 PROMPTS = ["a red circle", "two green triangles"]
@@ -48,11 +48,28 @@ def test_it_is_the_two_of_them_by_hand_with_files_in_between(base: Model, upsamp
     both = cascade(base, upsampler, PROMPTS, n=2, seed=7, **asked)
     small = base.sample(PROMPTS, n=2, seed=7, **asked)
     told = [prompt for prompt in PROMPTS for _ in range(2)]
-    large = upsampler.sample(told, seed=[7, 8, 9, 10], image=small.pil())
-    assert torch.equal(both.x, large.x) and both.seeds == small.seeds
-    assert (upsampler.sample(told, seed=[7, 8, 9, 10], image=small.x).x - large.x).abs().max() > 1e-6
+    seeds = [seed ^ OTHER_STREAM for seed in (7, 8, 9, 10)]
+    large = upsampler.sample(told, seed=seeds, image=small.pil())
+    assert torch.equal(both.x, large.x) and both.seeds == small.seeds == tuple(both.record["seeds"])
+    assert (upsampler.sample(told, seed=seeds, image=small.x).x - large.x).abs().max() > 1e-6
     assert both.nfe == small.nfe + large.nfe == 4 + 6
     assert both.forwards == small.forwards + large.forwards
+
+
+def test_the_second_does_not_start_from_the_noise_of_the_first() -> None:
+    starts: dict[str, torch.Tensor] = {}
+    config: dict[str, Any] = {"steps": 1, "solver": "ddim", "rule": 1.0}
+
+    def watched(name: str, model: Model) -> Model:
+        model.network.register_forward_pre_hook(lambda _, given: starts.update({name: given[0]}))
+        return model
+
+    same = {"shape": (1, 8, 8), "low_res": (8, 8), "architecture": {"spatial_channels": 1}}
+    cascade(
+        watched("first", plain(None)), watched("second", plain(None, **same)), n=3, upsampler_settings=config, **config
+    )
+    first, second = (starts[name][:, 0].flatten() for name in ("first", "second"))
+    assert torch.corrcoef(torch.stack([first, second]))[0, 1].abs() < 0.25  # of 192 values: three deviations and more
 
 
 def test_images_in_between_are_what_files_hold() -> None:
@@ -94,6 +111,12 @@ def test_tokens_are_told_to_both(base: Model, upsampler: Model) -> None:
     assert torch.equal(by_tokens.x, cascade(base, upsampler, PROMPTS, **asked).x)
 
 
+def test_a_text_that_both_cut_is_told_once(base: Model, upsampler: Model) -> None:
+    with pytest.warns(GuidonWarning) as found:
+        cascade(base, upsampler, ["a red circle " * 5, "two"], rule="cfg(2)", steps=1)
+    assert [str(one.message).split(" and ")[0] for one in found] == ["1 of 2 texts are longer than 9 tokens"]
+
+
 def test_how_to_compute_is_said_once_for_both(base: Model, upsampler: Model) -> None:
     told: list[tuple[int, int]] = []
     asked: dict[str, Any] = {"rule": "cfg(2)", "steps": 2}
@@ -111,12 +134,11 @@ def test_models_of_classes_and_of_nothing_go_together_too(classes: tuple[str, ..
     count = 2
     small = base.sample(n=2, seed=5, steps=2)
     told = [0, 1] if classes else None
-    large = upsampler.sample(told, n=None if classes else count, seed=[5, 6], image=small.pil())
+    seeds = [5 ^ OTHER_STREAM, 6 ^ OTHER_STREAM]
+    large = upsampler.sample(told, n=None if classes else count, seed=seeds, image=small.pil())
     assert torch.equal(both.x, large.x) and both.labels == small.labels
     blind = plain(None, **LARGE)
-    assert torch.equal(
-        cascade(base, blind, n=2, seed=5, steps=2).x, blind.sample(n=2, seed=[5, 6], image=small.pil()).x
-    )
+    assert torch.equal(cascade(base, blind, n=2, seed=5, steps=2).x, blind.sample(n=2, seed=seeds, image=small.pil()).x)
 
 
 def test_two_that_do_not_go_together_are_refused_before_the_first_step(base: Model, upsampler: Model) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from guidon.clip import Clip, ClipBundleConfig, told_to_clip
 from guidon.conditioning import Context
 from guidon.conditioning.tokenizer import train_tokenizer
-from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, ShapeMismatch
+from guidon.errors import BadValue, DamagedCheckpoint, GuidonWarning, MissingFile, ShapeMismatch
 from guidon.model import Model
 from guidon.models.clip import ClipConfig
 from guidon.sampling import PerImageNoise
@@ -155,8 +155,14 @@ def test_what_is_no_clip(tmp_path: Path) -> None:
 def test_a_tokenizer_of_more_tokens_or_longer_rows_is_refused() -> None:
     for size, context in ((301, 8), (280, 9)):
         tokenizer = train_tokenizer([f"{i:b} {i}" for i in range(200)], size=size, context=context)
-        with pytest.raises(ShapeMismatch, match="the one that it was trained with"):
+        with pytest.raises(BadValue, match="the one that it was trained with"):
             Clip(ClipBundleConfig(architecture=TINY, tokenizer=tokenizer.config), tokenizer)
+
+
+def test_a_clip_without_a_tokenizer_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(BadValue, match="saved with its tokenizer"):
+        Clip(small().config).save_pretrained(tmp_path / "c")
+    assert not (tmp_path / "c").exists()
 
 
 def told_nothing(clip: Clip, **changes: Any) -> Model:
@@ -180,6 +186,9 @@ def test_it_leads_a_model_that_is_told_nothing_towards_a_text() -> None:
     other = free.sample("a blue dog", rule="classifier(10)", **ask)
     assert (agreement(led.x, "a red cat") > agreement(plain.x, "a red cat") + 1e-3).all()
     assert (led.x - other.x).abs().max() > 0.01
+    with pytest.warns(GuidonWarning) as found:  # by the CLIP, which alone reads it
+        free.sample("a red cat " * 5, rule="classifier(10)", **ask | {"steps": 1})
+    assert [str(one.message).split(" and ")[0] for one in found] == ["1 of 1 texts are longer than 7 tokens"]
     assert led.labels == (None, None) and led.record["labels"] == ["a red cat"] * 2
     assert led.record["classifier"] == {"name": "unnamed", "calibrated": False}
 

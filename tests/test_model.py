@@ -266,3 +266,11 @@ def test_push_to_hub_uploads_what_from_pretrained_reads(
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda repo_id, **_: str(tmp_path / repo_id))
     again = guidon.load("me/model")
     assert torch.equal(again.sample(seed=1, steps=2).x, model.sample(seed=1, steps=2).x)
+
+
+def test_a_model_that_is_told_nothing_but_shown_an_image_refuses_what_steers_by_a_class() -> None:
+    shown = tiny(classes=None, low_res=(4, 4), architecture=TINY | {"vector": None, "spatial_channels": 1})
+    small = torch.zeros(1, 1, 4, 4)
+    assert shown.sample(None, image=small, rule="cfg(1)", steps=2).x.shape == (1, 1, 8, 8)
+    with pytest.raises(NotSupported, match="it changes nothing"):
+        shown.sample(None, image=small, rule="cfg(3)", steps=2)

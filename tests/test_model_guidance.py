@@ -93,7 +93,7 @@ def test_every_stage_runs_on_a_real_network(model: Model, name: str) -> None:
         ({"rule": "negative(3)", "negative": ["dog", "emu"]}, BadValue, "no use for 'negative-2'"),
         ({"rule": "cfg(3)", "weak": tiny()}, BadValue, "no use for 'weak'"),
         ({"rule": "cfg(3)", "classifier": classifier}, BadValue, "no use for 'classifier'"),
-        ({"rule": "classifier(3)", "classifier": classifier, "told": [None]}, BadValue, "no class"),
+        ({"rule": "classifier(3)", "classifier": classifier, "told": [None]}, BadValue, "towards nothing"),
     ],
 )
 def test_what_is_missing_is_said_before_the_first_step(

@@ -12,18 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from support.text_models import text_model, vocabulary
+from support.text_models import UNET, text_model, vocabulary
 from torch import Tensor
 
 import guidon
 from guidon.conditioning import Texts
+from guidon.conditioning.tokenizer import Tokenizer, train_tokenizer
 from guidon.errors import BadValue, GuidonWarning, MissingFile, UnknownLabel
 from guidon.model import Model, ModelConfig
 from guidon.model_request import conditions
 from guidon.models.layers import Listener
+from guidon.models.text_encoder import TextConfig
 from guidon.sampling import trajectory
 
 KINDS = ["cross", "tokens alone", "append", "dit"]
+DEAF = UNET | {"in_channels": 1, "out_channels": 1, "vector": None}
 PROMPTS = ["a red circle", "two green triangles", "a big blue square"]
 
 
@@ -164,8 +167,55 @@ def test_a_worse_model_is_told_the_same_texts(models: dict[str, Model]) -> None:
     wanted = model.sample(PROMPTS, rule="cfg(1)", steps=3).x
     same = model.sample(PROMPTS, rule="autoguidance(3)", weak=model, steps=3).x
     torch.testing.assert_close(same, wanted, rtol=0, atol=1e-4 * wanted.abs().max().item())
+
+
+@pytest.mark.filterwarnings("ignore:.*longer")
+def test_a_worse_model_may_read_less(models: dict[str, Model]) -> None:
+    """Both are told the texts, each through an encoder and a tokenizer of its own; tokens mean the same to one tokenizer only."""
+    model = models["cross"]
+    encoder = {"width": 8, "layers": 1, "heads": 1, "padding": "learned"}
+
+    def less(tokenizer: Tokenizer) -> Model:
+        read = {"tokenizer": tokenizer.config, "vocabulary": tokenizer.size, "encoder": encoder}
+        torch.manual_seed(3)
+        made = Model(text_model("cross").config.model_copy(update={"text": TextConfig(**read)}), tokenizer)
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.15)
+        return made.eval()
+
+    asked: dict[str, Any] = {"steps": 3, "solver": "ddim"}
+    for tokenizer in (vocabulary(), vocabulary(7)):
+        weak = less(tokenizer)
+        wanted = weak.sample(PROMPTS, rule="cfg(1)", **asked).x
+        got = model.sample(PROMPTS, rule="autoguidance(0)", weak=weak, **asked).x
+        torch.testing.assert_close(got, wanted, rtol=0, atol=2e-5 * wanted.abs().max().item())
+    tokens = vocabulary().encode(PROMPTS)
+    told: dict[str, Any] = {"rule": "autoguidance(2)", **asked}
+    assert torch.equal(
+        model.sample(tokens, weak=less(vocabulary()), **told).x,
+        model.sample(PROMPTS, weak=less(vocabulary()), **told).x,
+    )
+    other = train_tokenizer(["no blue", *PROMPTS], size=300, context=10)
+    assert other.config == vocabulary().config
+    for weak in (less(vocabulary(7)), less(other)):
+        with pytest.raises(BadValue, match="differs from the model itself in its tokenizer"):
+            model.sample(tokens, weak=weak, **told)
+    silent = ModelConfig(**model.config.model_dump() | {"text": None, "architecture": DEAF})
     with pytest.raises(BadValue, match="differs from the model itself in its text"):
-        model.sample(PROMPTS, rule="autoguidance(2)", weak=text_model("cross", padding="learned"))
+        model.sample(PROMPTS, weak=Model(silent), **told)
+
+
+def test_texts_that_are_cut_are_counted_once(models: dict[str, Model]) -> None:
+    """However many images, conditions and networks are told them."""
+    model, long = models["cross"], ["a red circle " * 5, "a big blue square " * 5]
+    asked: dict[str, Any] = {"rule": "negative(2)", "negative": long[1], "steps": 1}
+    with pytest.warns(GuidonWarning) as found:
+        model.sample([long[0], "two", long[0]], n=2, **asked)
+    assert [str(one.message).split(" and ")[0] for one in found] == ["2 of 3 texts are longer than 9 tokens"]
+    assert found[0].filename == __file__
+    with pytest.warns(GuidonWarning) as found:
+        model.sample([long[0], "two"], weak=model.degraded(), rule="autoguidance(2)", steps=1)
+    assert [str(one.message).split(" and ")[0] for one in found] == ["1 of 2 texts are longer than 9 tokens"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,7 +257,7 @@ def test_a_record_makes_the_same_images(models: dict[str, Model]) -> None:
     assert torch.equal(again.x, first.x)
 
 
-def test_what_a_model_of_texts_cannot_be_told_is_refused(models: dict[str, Model]) -> None:
+def test_what_a_model_of_texts_cannot_be_told_is_refused(models: dict[str, Model], tmp_path: Path) -> None:
     model, tokens = models["cross"], vocabulary().encode(["a red circle"])
     for wrong in (3, [1, 2], [1.5]):
         with pytest.raises(BadValue, match="told texts, not"):
@@ -215,11 +265,17 @@ def test_what_a_model_of_texts_cannot_be_told_is_refused(models: dict[str, Model
     with pytest.raises(BadValue, match="no text is given"):
         model.sample([], steps=1)
     short = vocabulary(9).encode(["a red circle"])
-    with pytest.raises(BadValue, match="9 tokens for an encoder of 10"):
-        model.sample(short, steps=1)
+    closed = replace(tokens, empty=((1, 5, *[0] * 8), (True, True, *[False] * 8)))
+    unmarked = replace(tokens, empty=(tokens.empty[0], (False,) * 10))
+    for other in (short, closed, unmarked):
+        with pytest.raises(BadValue, match=r"empty text of these tokens.*own tokenizer"):
+            model.sample(other, steps=1)
     with pytest.raises(BadValue, match="own tokenizer"):
         model.sample(replace(tokens, tokens=tokens.tokens + 300), steps=1)
     bare = Model(model.config)
+    with pytest.raises(BadValue, match="saved with its tokenizer"):
+        bare.save_pretrained(tmp_path / "bare")
+    assert not (tmp_path / "bare").exists()
     with pytest.raises(BadValue, match="no tokenizer"):
         bare.sample("a red circle", steps=1)
     with pytest.warns(UserWarning, match="1 of 1 texts"):

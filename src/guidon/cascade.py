@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from guidon.conditioning.text import Texts
-from guidon.errors import BadValue, ShapeMismatch
+from guidon.errors import BadValue, GuidonWarning, ShapeMismatch
 from guidon.model import Model
 from guidon.model_request import Label
 from guidon.tasks.generate import Samples, to_uint8
 
 SHARED = ("batching", "max_batch", "on_step")  # settings of how to compute, which are for both
+OTHER_STREAM = 0x2545F491  # the upsampler's noise is not that of the small images again
 KEPT = ("model", "rule", "solver", "grid", "steps", "temperature", "nfe")
 
 
@@ -28,7 +30,7 @@ def cascade(
     upsampler_settings: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Samples:
-    """Sample small images and enlarge them, told the same, from the same seeds.
+    """Sample small images and enlarge them, told the same.
 
     Args:
         base: makes the small images.
@@ -37,7 +39,8 @@ def cascade(
         upsampler_settings: of the upsampler, left out: its own defaults.
 
     Returns:
-        The large images. The record is that of the base, with one of the upsampler in it; evaluations and times are of both.
+        The large images. The record is that of the base, with one of the upsampler in it; evaluations and times are of both. The
+        seeds are those of the base: the upsampler's follow from them.
 
     Raises:
         BadValue: the upsampler enlarges nothing, or as `Model.sample` raises it.
@@ -48,17 +51,21 @@ def cascade(
     check_cascade(base, upsampler)
     small = base.sample(told, n=n, **settings)
     shared = {name: settings[name] for name in SHARED if name in settings}
-    large = upsampler.sample(
-        **_told_again(upsampler, small, told, n),
-        seed=list(small.seeds),
-        image=as_shown(small.x),
-        **{**shared, **(upsampler_settings or {})},
-    )
+    with warnings.catch_warnings():
+        if _read_alike(base, upsampler):
+            warnings.simplefilter("ignore", GuidonWarning)  # which texts are cut was said of the first
+        large = upsampler.sample(
+            **_told_again(upsampler, small, told, n),
+            seed=[seed ^ OTHER_STREAM for seed in small.seeds],
+            image=as_shown(small.x),
+            **{**shared, **(upsampler_settings or {})},
+        )
     nfe = small.nfe + large.nfe
     second = {name: large.record[name] for name in KEPT} | {"low_res": small.record["size"]}
     second |= {name: large.record[name] for name in ("negative", "also", "partial") if name in large.record}
     return dataclasses.replace(
         large,
+        seeds=small.seeds,
         labels=small.labels,
         record=small.record | {"size": large.record["size"], "nfe": nfe, "upsampler": second},
         nfe=nfe,
@@ -83,6 +90,12 @@ def check_cascade(base: Model, upsampler: Model) -> None:
 def as_shown(small: Tensor) -> Tensor:
     """Return images as their files would have them: cut to [-1, 1] and rounded to 8 bits."""
     return to_uint8(small).float() / 127.5 - 1
+
+
+def _read_alike(base: Model, upsampler: Model) -> bool:
+    """Return whether both make the same rows of a text."""
+    one, other = (model.config.text and model.config.text.tokenizer for model in (base, upsampler))
+    return one == other
 
 
 def _told_again(

@@ -22,8 +22,8 @@ from guidon.checkpoints.native import (
 )
 from guidon.conditioning.condition import Context
 from guidon.conditioning.tokenizer import Tokenizer, TokenizerConfig
-from guidon.errors import BadValue, DamagedCheckpoint, ShapeMismatch
-from guidon.model_config import first_problem
+from guidon.errors import BadValue, DamagedCheckpoint
+from guidon.model_config import check_tokenizer, first_problem, saved_tokenizer
 from guidon.models.clip import ClipConfig, ImageEncoder, TextEncoder
 from guidon.noise import Level, Process
 
@@ -63,19 +63,15 @@ class Clip(nn.Module):
         name: where it was loaded from, for records.
 
     Raises:
-        ShapeMismatch: the tokenizer has more tokens, or longer rows, than the text encoder.
+        BadValue: the tokenizer has more tokens than the text encoder, or other rows.
     """
 
     classes: tuple[str, ...] | None = None
 
     def __init__(self, config: ClipBundleConfig, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
-        known, row = config.architecture.vocabulary, config.architecture.context
-        if tokenizer is not None and (tokenizer.size > known or tokenizer.config.context != row):
-            raise ShapeMismatch(
-                f"a tokenizer of {tokenizer.size} tokens in rows of {tokenizer.config.context} for a text encoder of {known} in rows "
-                f"of {row}; give the one that it was trained with"
-            )
+        read = config.tokenizer.model_copy(update={"context": config.architecture.context})
+        check_tokenizer(tokenizer, read, config.architecture.vocabulary)
         self.name, self.config, self.tokenizer = "unnamed", config, tokenizer
         self.image, self.text = ImageEncoder(config.architecture), TextEncoder(config.architecture)
         self.process: Process = registry.parse("process", config.process)
@@ -96,7 +92,7 @@ class Clip(nn.Module):
         if self.tokenizer is None:
             raise BadValue("this CLIP was made without a tokenizer; load it with one")
         different = list(dict.fromkeys(texts))
-        found = self.text(self.tokenizer.encode(different))
+        found = self.text(self.tokenizer.encode(different, warn=False))
         return found[[different.index(text) for text in texts]]
 
     def image_features(self, x: Tensor, level: Level) -> Tensor:
@@ -121,8 +117,8 @@ class Clip(nn.Module):
         return self.config.logit_scale * (context.vector.to(x) * self.image_features(x, level)).sum(1)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the CLIP to a folder, whole or not at all; raises `SaveFailed`."""
-        tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
+        """Write the CLIP to a folder, whole or not at all; raises `SaveFailed`, or `BadValue` without a tokenizer."""
+        tokenizer = saved_tokenizer(self.tokenizer)
         write_checkpoint(folder, self.config.model_dump(mode="json"), self.state_dict(), tokenizer)
 
     @classmethod

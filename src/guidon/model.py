@@ -32,7 +32,15 @@ from guidon.conditioning.text import Texts
 from guidon.conditioning.tokenizer import Tokenizer
 from guidon.errors import BadValue, DamagedCheckpoint, UnknownLabel
 from guidon.guidance import Rule
-from guidon.model_config import ModelConfig, check_fit, check_tokenizer, first_problem, needs_null, told_doors
+from guidon.model_config import (
+    ModelConfig,
+    check_fit,
+    check_tokenizer,
+    first_problem,
+    needs_null,
+    saved_tokenizer,
+    told_doors,
+)
 from guidon.model_request import (
     Label,
     as_member,
@@ -50,6 +58,7 @@ from guidon.model_request import (
     positive,
     seeds_of,
     wanted,
+    warn_of_long,
     whole,
 )
 from guidon.models.degrade import degraded
@@ -57,6 +66,7 @@ from guidon.models.denoiser import Denoiser
 from guidon.models.text_encoder import text_encoder
 from guidon.noise import Process
 from guidon.noise.grids import Grid
+from guidon.sampling.known import Known
 from guidon.solvers import Solver
 from guidon.tasks.generate import OnStep, Samples, generate
 
@@ -83,7 +93,10 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()
         self.name, self.tokenizer = "unnamed", tokenizer
-        check_tokenizer(config, tokenizer)
+        if config.text is not None:
+            check_tokenizer(tokenizer, config.text.tokenizer, config.text.vocabulary)
+        elif tokenizer is not None:
+            raise BadValue("a model without texts needs no tokenizer; leave it out")
         network_type = registry.lookup("network", config.network)
         try:
             architecture = network_type.Config(**config.architecture)
@@ -98,7 +111,6 @@ class Model(nn.Module):
             registry.parse("process", config.process),
             registry.parse("output", config.output),
             config.learned_variance,
-            config.inpaint,
         )
         if (
             config.classes is None and config.text is None and needs_null(config.sample, self.process)
@@ -160,7 +172,7 @@ class Model(nn.Module):
 
         Raises:
             UnknownLabel: there is no such class, or the model has none.
-            BadValue: what is given is no text, or the model of texts was made without a tokenizer.
+            BadValue: what is given is no text, or tokens of another tokenizer, or the model of texts was made without one.
         """
         if self.config.text is None:
             if self.classes is None:
@@ -168,10 +180,14 @@ class Model(nn.Module):
             ids = [class_id(name, self.classes) for name in names]  # type: ignore[union-attr]
             return Labels(torch.tensor(ids, dtype=torch.long), len(self.classes))
         if isinstance(names, Texts):
+            if names.empty != self.config.text.tokenizer.empty:
+                raise BadValue(
+                    "the empty text of these tokens is not that of the model; make them with the model's own tokenizer"
+                )
             return dataclasses.replace(names, vocabulary=self.config.text.vocabulary)
         if self.tokenizer is None:
             raise BadValue("this model has no tokenizer; tell it tokens (Texts), or load it with one")
-        return self.tokenizer.encode([as_text(name) for name in names])
+        return self.tokenizer.encode([as_text(name) for name in names], warn=False)
 
     def degraded(self, noise: float = 0.1, seed: int = 0) -> Model:
         """Return a copy with noise in its weights, to steer away from: ``sample(..., weak=model.degraded())``.
@@ -272,16 +288,17 @@ class Model(nn.Module):
         if weak is not None:
             if not isinstance(weak, Model):
                 raise BadValue(f"weak is a model, such as guidon.load(...) or model.degraded(); got {weak!r}")
-            check_alike(weak, self)
+            check_alike(weak, self, names)
             networks["weak"] = weak.denoiser
             contexts |= for_network("weak", conditions(weak, names, seeds, also_told))
-        if shown is not None:
-            contexts = beside_image(contexts, shown.to(self.device))
+        shown = None if shown is None else shown.to(self.device)
+        contexts = contexts if shown is None else beside_image(contexts, shown)
         if classifier is not None:
             networks["classifier"] = as_classifier(classifier, self)
             contexts |= dict.fromkeys(for_network("classifier", contexts))  # what a network is told are no class ids
             contexts |= told_to_classifier(classifier, known, names, further)
         check_needed(rule_, further, [name for name in networks if name != "main"])
+        warn_of_long((self, weak, classifier), names, further, known)
         models: list[nn.Module] = [self, *(other for other in (weak, classifier) if isinstance(other, nn.Module))]
         modes = [model.training for model in models]
         for model in models:
@@ -297,6 +314,7 @@ class Model(nn.Module):
                 seeds=seeds,
                 shape=self.shape,
                 temperature=temperature,
+                known=Known.among(shown, self.shape[0]) if shown is not None and self.config.inpaint else None,
                 device=self.device,
                 batching=batching,
                 max_batch=max_batch,
@@ -342,8 +360,8 @@ class Model(nn.Module):
         return tuple(None if name is None else class_id(name, known) for name in names)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model to a folder, whole or not at all; raises `SaveFailed`."""
-        tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
+        """Write the model to a folder, whole or not at all; raises `SaveFailed`, or `BadValue` for a model of texts without a tokenizer."""
+        tokenizer = None if self.config.text is None else saved_tokenizer(self.tokenizer)
         write_checkpoint(folder, self.config.model_dump(mode="json"), self.state_dict(), tokenizer)
 
     @classmethod

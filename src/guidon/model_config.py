@@ -11,7 +11,7 @@ import guidon.models.unet
 import guidon.noise.grids
 import guidon.solvers  # noqa: F401  these register what a config can name
 from guidon import registry
-from guidon.conditioning.tokenizer import Tokenizer
+from guidon.conditioning.tokenizer import Tokenizer, TokenizerConfig
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.guidance import NULL, Moment, Rule
 from guidon.models.text_encoder import TextConfig
@@ -107,17 +107,20 @@ def check_fit(config: ModelConfig, architecture: Any) -> None:
         )
 
 
-def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer | None) -> None:
-    """Refuse a tokenizer that is not the one of the config."""
-    if tokenizer is None:
-        return
-    if config.text is None:
-        raise BadValue("a model without texts needs no tokenizer; leave it out")
-    if tokenizer.config != config.text.tokenizer or tokenizer.size > config.text.vocabulary:
+def check_tokenizer(tokenizer: Tokenizer | None, row: TokenizerConfig, vocabulary: int) -> None:
+    """Refuse a tokenizer of other rows, or of more tokens, than the encoder that reads them; raises `BadValue`."""
+    if tokenizer is not None and (tokenizer.config != row or tokenizer.size > vocabulary):
         raise BadValue(
-            f"a tokenizer of {tokenizer.size} tokens in rows of {tokenizer.config.context} for a model of {config.text.vocabulary} in "
-            f"rows of {config.text.tokenizer.context}; give the one that the model was trained with"
+            f"a tokenizer of {tokenizer.size} tokens in rows of {tokenizer.config.context} for an encoder of {vocabulary} in rows of "
+            f"{row.context}; give the one that it was trained with"
         )
+
+
+def saved_tokenizer(tokenizer: Tokenizer | None) -> str:
+    """Return the ``tokenizer.json`` of what is told texts; raises `BadValue` without one, for the folder could not be loaded."""
+    if tokenizer is None:
+        raise BadValue("what is told texts is saved with its tokenizer, and there is none; set .tokenizer first")
+    return tokenizer.to_json()
 
 
 def image_channels(config: ModelConfig) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from guidon import registry
 from guidon.conditioning.condition import Condition, Context
 from guidon.conditioning.text import Texts
+from guidon.conditioning.tokenizer import warn_of_cut
 from guidon.errors import BadValue, GuidonWarning, UnknownLabel, nearest
 from guidon.guidance import CFG, Rule
 from guidon.guidance.stage import Stage
@@ -29,7 +30,7 @@ Label = int | str | None
 NO_CLASSES = "this model has no classes; leave the label out, or give a classifier that knows some"
 
 
-class Listener(Protocol):
+class Hearer(Protocol):
     """What can be told something: a `Model`."""
 
     @property
@@ -58,7 +59,7 @@ class Listener(Protocol):
 
 
 def wanted(
-    model: Listener,
+    model: Hearer,
     classes: Sequence[str] | None,
     told: Label | Sequence[Label] | Texts,
     n: int | None,
@@ -93,7 +94,7 @@ def wanted(
             warnings.warn(
                 f"{empty} of {len(several)} texts {'is' if empty == 1 else 'are'} empty, which says nothing: drawn as without a text",
                 GuidonWarning,
-                stacklevel=3,
+                stacklevel=4,  # past `Model.sample` and its decorator
             )
         several = [as_text(text) if as_text(text).strip() else None for text in several]
     elif classes is None and not numbers and any(label is not None for label in several):
@@ -137,7 +138,7 @@ def class_id(label: Label, classes: Sequence[str]) -> int:
 
 
 def conditions(
-    model: Listener,
+    model: Hearer,
     names: Sequence[Label] | Texts,
     seeds: Sequence[int],
     further: Mapping[str, Sequence[Label]],
@@ -171,7 +172,7 @@ def conditions(
         """Return something that was not asked for, for each image, drawn anew at each step from the image's own seed."""
         # a stream of its own, so that what is drawn has nothing to do with the image's noise
         streams = [torch.Generator().manual_seed((seed ^ 0x3C6EF372) + 7919 * index) for seed in seeds]
-        return model.encode(given.random(streams))
+        return prepared(model.denoiser.network, model.encode(given.random(streams)))
 
     contexts = {name: encoded.take(index) for name, index in zip(told, rows, strict=True)}
     return {**contexts, "random": random}
@@ -183,15 +184,16 @@ def for_network(network: str, told: Mapping[str, Told]) -> dict[str, Told]:
 
 
 def beside_image(told: Mapping[str, Told], spatial: Tensor) -> dict[str, Told]:
-    """Return conditions with an image (B, C, H, W) at the spatial door beside them."""
+    """Return conditions with an image (B, C, H, W) at the spatial door beside them; what was the same is the same still."""
+    same: dict[int, Context] = {}
 
     def add(context: Context) -> Context:
-        return replace(context, spatial=spatial)
+        return same.setdefault(id(context), replace(context, spatial=spatial))
 
     def added(context: Told) -> Told:
         if context is None:
             return None
-        return add(context) if isinstance(context, Context) else lambda index: add(context(index))
+        return add(context) if isinstance(context, Context) else lambda index: replace(context(index), spatial=spatial)
 
     return {name: added(context) for name, context in told.items()}
 
@@ -214,11 +216,36 @@ def check_needed(rule: Rule, further: Mapping[str, Sequence[Label]], networks: S
         )
 
 
-def check_alike(weak: Any, model: Any) -> None:
-    """Raise `BadValue` where a model and a worse one that it is steered away from differ in anything but their numbers."""
+def warn_of_long(
+    readers: Sequence[Any],
+    names: Sequence[Label] | Texts,
+    further: Mapping[str, Sequence[Label]],
+    classes: Sequence[str] | None,
+) -> None:
+    """Warn once of the different texts that are too long for one of those who read them."""
+    tokenizers = [reader.tokenizer for reader in readers if getattr(reader, "tokenizer", None) is not None]
+    if tokenizers:
+        said = [text for labels in (names, *further.values()) for text in described(labels, classes)]
+        different = dict.fromkeys(text for text in said if isinstance(text, str))
+        warn_of_cut(tokenizers, list(different), stacklevel=5)  # past `Model.sample` and its decorator
+
+
+def check_alike(weak: Any, model: Any, names: Sequence[Label] | Texts) -> None:
+    """Raise `BadValue` where a model and a worse one that it is steered away from are not of the same images, or not told alike.
+
+    Each may read texts in its own way; the tokens of the one say the same to the other if both have one tokenizer.
+    """
+
+    def read(one: Any) -> Any:
+        return one.config.text.tokenizer, one.tokenizer and one.tokenizer.to_json()
+
     alike = ("classes", "shape", "low_res", "process", "device")
     differing = [name for name in alike if getattr(weak, name) != getattr(model, name)]
-    differing += [name for name in ("text", "inpaint") if getattr(weak.config, name) != getattr(model.config, name)]
+    differing += ["inpaint"] if weak.config.inpaint != model.config.inpaint else []
+    if (weak.config.text is None) != (model.config.text is None):
+        differing.append("text")
+    elif isinstance(names, Texts) and read(weak) != read(model):
+        differing.append("tokenizer")
     if differing:
         raise BadValue(
             f"the weak model differs from the model itself in its {differing[0]}; both must be alike in that"

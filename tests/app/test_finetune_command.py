@@ -95,11 +95,13 @@ def test_without_an_end_it_takes_ten_minutes(guidon, folder, monkeypatch):
         ("finetune {folder}/base --data {folder}/photos --set adapt.lora.rnk=2", "did you mean 'rank'"),
         ("finetune {folder}/base --data {folder}/photos --set adapt.freeze=unet", "adapt.freeze"),
         ("finetune {folder}/base --data digits --steps 1", "told texts, but the data have no captions"),
+        ("finetune {folder}/base --recipe {folder}/empty.yaml", "data is a section, not None"),
         ("train {folder}/tuning.yaml", "give it to `guidon finetune --recipe`"),
     ],
 )
 def test_errors_say_what_to_do(line, said, guidon, folder):
     (folder / "tuning.yaml").write_text("kind: finetune\nbase: x\ntrain: {steps: 1}\n")
+    (folder / "empty.yaml").write_text("kind: finetune\ndata:\ntrain: {steps: 1}\n")
     answer = guidon(line.format(folder=folder))
     assert answer.code == 2
     assert said in " ".join(answer.err.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from support.text_models import text_model
 import guidon as package
 from guidon.app.pictures import contact_sheet, file_stems, of_size
 from guidon.app.png import read_record
+from guidon.cascade import OTHER_STREAM
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +65,7 @@ def test_a_negative_text_and_a_temperature(text, folders):
     assert info.startswith("a circle\nNegative prompt: red, blue\nSteps: 2, ")
 
 
+@pytest.mark.filterwarnings("default")
 def test_no_text_is_one_too(text):
     assert text("sample TEXT --n 2 --steps 1 -o none").code == 0
     assert text("sample TEXT --prompt '' --n 2 --steps 1 -o empty").code == 0
@@ -101,7 +104,8 @@ def test_an_upsampler_enlarges_what_was_sampled(text, folders):
     assert answer.code == 0, answer.err
     assert "enlarged by cfg(1)" in answer.out and "2 images of 16x16" in answer.out
     small = package.load(folders["TEXT"]).sample(["a red circle", "no red"], seed=3, rule=2.0, steps=2)
-    wanted = package.load(folders["LARGE"]).sample(["a red circle", "no red"], seed=[3, 4], image=small.pil())
+    seeds = [3 ^ OTHER_STREAM, 4 ^ OTHER_STREAM]
+    wanted = package.load(folders["LARGE"]).sample(["a red circle", "no red"], seed=seeds, image=small.pil())
     assert np.array_equal(pixels("large/0004-no_red.png"), wanted.uint8()[1])
     record = read_record("large/0004-no_red.png")
     assert (record["size"], record["upsampler"]["temperature"]) == ([16, 16], 0.997)
@@ -128,14 +132,16 @@ def test_pictures_are_completed_where_the_mask_is_white(text, picture):
     assert np.abs(made[0][:4] - made[1][:4]).max() > 10, "what is white is painted anew"
 
 
-def test_both_models_of_a_cascade_complete_the_picture(text, picture):
+@pytest.mark.parametrize("first", ["INPAINT", "TEXT"])
+def test_those_models_of_a_cascade_that_can_complete_the_picture(text, picture, first):
     more = "--inpaint picture.png --repaint mask.png --upsampler LARGE_INPAINT"
-    answer = text(f'sample INPAINT --prompt "a red circle" {more} --steps 2 -o out')
+    answer = text(f'sample {first} --prompt "a red circle" {more} --steps 2 -o out')
     assert answer.code == 0, answer.err
     (known,) = of_size([Image.open("picture.png")], (16, 16))
     assert np.abs(pixels("out/0000-a_red_circle.png").astype(int)[8:] - np.asarray(known)[8:]).max() <= 1
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     "words",
     [
@@ -144,6 +150,7 @@ def test_both_models_of_a_cascade_complete_the_picture(text, picture):
         'TEXT --prompt "a circle" "" --rule icg(2) --upsampler LARGE',
         'INPAINT --prompt "a circle" --n 2 --inpaint picture.png --repaint mask.png',
         'INPAINT --prompt "a circle" --n 2 --inpaint picture.png --repaint mask.png --upsampler LARGE_INPAINT',
+        'TEXT --prompt "a circle" --n 2 --inpaint picture.png --repaint mask.png --upsampler LARGE_INPAINT',
     ],
 )
 def test_like_makes_it_again(text, picture, words):
@@ -156,10 +163,32 @@ def test_like_makes_it_again(text, picture, words):
         assert read_record(f"again-{name}/{name}") == read_record(f"out/{name}")
 
 
+def test_pictures_are_found_from_elsewhere_and_a_changed_one_is_told(text, picture, tmp_path, monkeypatch):
+    line = f'sample INPAINT --prompt "a circle" --inpaint picture.png --repaint {tmp_path}/mask.png --steps 2 -o out'
+    assert text(line).code == 0
+    digests = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("picture.png", "mask.png")}
+    assert read_record("out/sheet.png")["pictures"] == {
+        "picture.png": digests["picture.png"],
+        f"{tmp_path}/mask.png": digests["mask.png"],
+    }
+    Path("elsewhere").mkdir()
+    Path("out/0000-a_circle.png").rename("elsewhere/one.png")
+    Path("mask.png").rename("elsewhere/mask.png")
+    monkeypatch.chdir("elsewhere")
+    again = text("sample --like one.png -o again")
+    assert again.code == 0 and "pixel for pixel" in again.out and "note" not in again.err, again.out + again.err
+    Image.new("RGB", (32, 32), "teal").save("../picture.png")
+    other = text("sample --like one.png -o other")
+    assert f"note: {tmp_path}/picture.png is another picture than one.png was made with" in other.err
+    assert other.code == 0 and "not quite one.png" in other.out
+    assert read_record("other/0000-a_circle.png")["pictures"] != read_record("one.png")["pictures"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("TEXT --inpaint picture.png --repaint mask.png", "completes no image"),
+        ("TEXT --upsampler LARGE --inpaint picture.png --repaint mask.png", "completes no image"),
         ("INPAINT --inpaint picture.png", "give both, or neither"),
         ("INPAINT --inpaint nowhere.png --repaint mask.png", "there is no picture nowhere.png"),
         ("TEXT --upsampler TEXT", "enlarges no images"),

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tokenizers
 import torch
 from pydantic import ValidationError
 from support.vocabularies import CLIP_PAIRS, clip_file, gpt2_files
@@ -132,6 +133,16 @@ def test_written_and_read_back(kind: str, request: pytest.FixtureRequest) -> Non
         assert again.tokens(text) == whole.tokens(text)
         assert again.decode(again.tokens(text)) == whole.decode(whole.tokens(text))
     assert again.empty == whole.empty
+
+
+def test_padding_and_truncation_of_the_file_are_not_heeded(gpt2: Tokenizer) -> None:
+    texts = ["red cat", "x", "cat cat red"]
+    wanted = gpt2.encode(texts)
+    backend = tokenizers.Tokenizer.from_str(gpt2.to_json())
+    backend.enable_padding(length=5, pad_id=7)
+    backend.enable_truncation(2)
+    again = Tokenizer.from_json(backend.to_str(), gpt2.config).encode(texts)
+    assert torch.equal(again.tokens, wanted.tokens) and torch.equal(again.mask, wanted.mask)
 
 
 def test_what_is_no_tokenizer() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from support.text_models import text_model, vocabulary
 from torch import Tensor, nn
 from torch.distributions import Normal
 
@@ -182,6 +183,11 @@ def test_what_cannot_be_measured_is_refused(images: Tensor) -> None:
         bits_per_dim(model, images[:, :, :2])
     with pytest.raises(ShapeMismatch, match="as many labels"):
         bits_per_dim(model, images[:2], torch.tensor([0]))
+    told = text_model(channels=1), vocabulary().encode(["a red circle", "two"])
+    with pytest.raises(BadValue, match="told texts, not labels"):
+        bits_per_dim(told[0], torch.zeros(2, 1, 8, 8), torch.tensor([0, 1]))
+    with pytest.raises(BadValue, match="told labels, not texts"):
+        bits_per_dim(model, images[:2], told[1])
     with pytest.raises(NotSupported, match="learned no variance"):
         bits_per_dim(model, images[:2], variance="learned")
     with pytest.raises(BadValue, match="clean image"):

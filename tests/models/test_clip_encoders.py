@@ -162,5 +162,8 @@ def test_what_does_not_fit(image: ImageEncoder, text: TextEncoder) -> None:
         ImageEncoder(TINY.model_copy(update={"patch": 3}))
     with pytest.raises(ShapeMismatch, match=r"images \(B, 3, 8, 8\)"):
         image(torch.zeros(1, 3, 8, 4).double(), torch.zeros(1))
-    with pytest.raises(ShapeMismatch, match="6 tokens are wanted, not 4"):
+    for strange in (-1, TINY.vocabulary):
+        with pytest.raises(BadValue, match=f"there is {strange}; use the model's own tokenizer"):
+            text(told([[1, strange, 2]]))
+    with pytest.raises(ShapeMismatch, match="4 tokens for an encoder of 6"):
         text(told([[1]], context=4))

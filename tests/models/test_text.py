@@ -118,6 +118,15 @@ def test_a_text_is_the_same_in_any_company() -> None:
 
 
 @torch.no_grad()
+def test_the_last_position_is_the_last_that_is_not_masked() -> None:
+    told, made = texts(), encoder({"vector": 8, "tokens": 16}, pool="last")
+    said = made(told)
+    for row in range(4):  # of row + 1 real tokens
+        torch.testing.assert_close(said.vector[row], made.transformer_proj(said.tokens[row, row]))
+    torch.testing.assert_close(made(other_padding(told)).vector, said.vector, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
 def test_the_pooled_position_and_the_doors_are_chosen() -> None:
     told = texts()
     wide = encoder({"vector": 8, "tokens": 16})

@@ -24,6 +24,7 @@ from guidon.guidance import CFG, Rule, Threshold
 from guidon.model import Model, load
 from guidon.model_request import beside_image, conditions
 from guidon.sampling import Engine, RecordedNoise, Trajectory
+from guidon.sampling.known import Known
 from guidon.solvers import DDIM, DDPM, Solver
 
 NETWORKS = [path.stem for path in sorted(GOLDEN.glob("glide_*.json")) if settings(path.stem).get("class") in CLASSES]
@@ -185,6 +186,7 @@ def sampled(
         rule | Threshold() if clip else rule,
         contexts,
         RecordedNoise(noise),
+        known=Known.among(shown, model.shape[0]) if shown is not None and model.config.inpaint else None,
     )
     engine, states = Engine({"main": model.denoiser}), []
     engine.join(run)

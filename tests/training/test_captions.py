@@ -323,8 +323,24 @@ def test_another_part_of_the_source_can_be_held_out(streaming: bool, tmp_path: P
 
 def test_of_a_stream_no_share_can_be_held_out(tmp_path: Path) -> None:
     config = DataConfig(source=str(table(tmp_path, caption=["x"] * N)), streaming=True, hold_out=0.5)
-    with pytest.raises(NotSupported, match=r"data\.validation"):
+    with pytest.raises(NotSupported, match=r"data\.validation.*data\.hold_out=null"):
         open_divided(config, seed=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_none_are_held_out_the_first_images_are_shown_and_the_run_goes_on_from_where_it_is(
+    kind: str, tmp_path: Path
+) -> None:
+    fields = {"buffer": 5} if kind == "stream" else {}
+    source = table(tmp_path, caption=[f"thing {i}" for i in range(N)])
+    data, other = opened(source, kind, **fields), opened(source, kind, **fields)
+    running = data.batches(4)
+    for _ in range(7):
+        next(running)
+    before = data.state_dict()
+    assert data.shown.captions == next(other.batches(10)).captions
+    assert data.state_dict() == before
+    assert next(running).captions == next(islice(opened(source, kind, **fields).batches(4), 7, None)).captions
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------------
@@ -344,9 +360,9 @@ def test_the_shapes_are_a_source_with_captions_and_fresh_scenes_to_measure_on() 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"flip": True}, "flip is not for them .a moved or mirrored scene would belie its caption"),
-        ({"crop": 2}, "crop is not for them .a moved or mirrored"),
-        ({"limit": 100, "captions": ["{x}"]}, "captions, limit is not for them; leave it out"),
+        ({"flip": True}, "flip cannot be set for them .a moved or mirrored scene would belie its caption"),
+        ({"crop": 2}, "crop cannot be set for them .a moved or mirrored"),
+        ({"limit": 100, "captions": ["{x}"]}, "captions, limit cannot be set for them; leave it out"),
     ],
 )
 def test_what_would_belie_the_captions_of_shapes_is_refused(fields: dict[str, Any], said: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import pictures
+from support.text_models import text_model
 from training.tiny import tiny_recipe
 from training.tiny_finetune import ARCHITECTURE, base_of_texts, tiny_finetune
 
@@ -18,11 +21,12 @@ from guidon.conditioning import Labels
 from guidon.errors import BadRecipe, DamagedCheckpoint, DataError, MissingFile
 from guidon.model import Model, load
 from guidon.model_config import ModelConfig
-from guidon.training.adapt import ATTENTION, LoRA, add_adapter, attention_maps, changed_share, merge, trained_share
+from guidon.training.adapt import LoRA, add_adapter, attention_maps, changed_share, merge, trained_share
 from guidon.training.finetune_recipe import FinetuneRecipe, read_report
+from guidon.training.loop import _finish as finish
 from guidon.training.loop import train
 from guidon.training.optimizer import build_optimizers
-from guidon.training.trainer import Step
+from guidon.training.trainer import Step, Trainer
 from guidon.training.validate import Validation, note, read_validation, validation_loss
 
 DIT = {"patch": 2, "width": 16, "depth": 1, "heads": 2}
@@ -31,7 +35,7 @@ DIT = {"patch": 2, "width": 16, "depth": 1, "heads": 2}
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("finetune")
-    base_of_texts(root)
+    base_of_texts(root, dropout=0.1)
     pictures.parquet(root / "data", 60)
     return root
 
@@ -150,6 +154,25 @@ def test_lora_before_the_first_step_changes_nothing(root: Path) -> None:
     assert trained_share(model) > 0
 
 
+def test_every_process_returns_the_merged_model_and_the_first_alone_writes(root: Path, tmp_path: Path) -> None:
+    recipe = tiny_finetune(root / "base", root / "data", adapt={"lora": {"rank": 2}}, steps=2, sample_every=5, lr=0.02)
+    trainer = Trainer(recipe, threads=1)
+    for _ in trainer.steps():
+        pass
+    second = copy.copy(trainer)
+    second.average = copy.deepcopy(trainer.average)
+    models = []
+    for each, main in ((second, False), (trainer, True)):
+        each.accelerator = SimpleNamespace(is_main_process=main, wait_for_everyone=lambda: None)  # type: ignore[assignment]
+        models.append(finish(each, tmp_path / "run", 0.5))
+        assert (tmp_path / "run").exists() == main
+    found, wanted = (model.state_dict() for model in models)
+    assert wanted.keys() == found.keys() == load(root / "base").state_dict().keys()
+    assert [name for name in wanted if not torch.equal(wanted[name], found[name])] == []
+    assert models[0].config == models[1].config
+    assert read_report(tmp_path / "run") == models[0].config.training["finetuned"]
+
+
 def test_lora_of_one_half_alone(tuned: Callable[..., Any]) -> None:
     model, before = tuned(adapt={"freeze": "network", "lora": {"rank": 1}}, steps=3, lr=0.02)
     assert differing(before, model) == {
@@ -158,13 +181,20 @@ def test_lora_of_one_half_alone(tuned: Callable[..., Any]) -> None:
 
 
 def test_attention_of_every_kind_is_found() -> None:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        shape=(1, 8, 8), network="dit", architecture=DIT | {"in_channels": 1, "out_channels": 1}, classes=("a", "b")
-    )
-    names = attention_maps(Model(config))
-    assert names == ["denoiser.network.blocks.0.attn.qkv", "denoiser.network.blocks.0.attn.proj"]
-    assert {kind.__name__ for kind in ATTENTION} == {"SelfAttention", "CrossAttention", "TokenAttention"}
+    dit, unet = attention_maps(text_model("dit")), attention_maps(text_model("cross"))
+    block = "denoiser.network.blocks.0."
+    own = [f"{block}attn.{part}" for part in ("qkv", "proj")]
+    cross = [f"{block}cross_attn.{part}" for part in ("query", "key_value", "proj_out")]
+    assert [name for name in dit if name.startswith(block)] == own + cross
+    assert [name for name in unet if name.startswith("denoiser.network.middle_block")] == [
+        f"denoiser.network.middle_block.{place}.{part}"
+        for place, parts in ((1, ("qkv", "proj_out")), (2, ("query", "key_value", "proj_out")))
+        for part in parts
+    ]
+    for names in (dit, unet):
+        assert [name for name in names if name.startswith("encoder.")] == [
+            f"encoder.transformer.resblocks.0.attn.{part}" for part in ("c_qkv", "c_proj")
+        ]
 
 
 # --- stopping and going on -------------------------------------------------------------------------------------------------
@@ -396,6 +426,30 @@ def test_an_adapter_of_another_model_is_refused(root: Path, tuned: Callable[...,
         add_adapter(other, root)
 
 
+def test_a_damaged_adapter_is_refused_and_changes_nothing(
+    root: Path, tuned: Callable[..., Any], tmp_path: Path
+) -> None:
+    tuned(adapt={"lora": {"rank": 2}}, steps=4, lr=0.02)
+    file, model = tmp_path / "run/lora.json", load(root / "base")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = json.loads(file.read_text())
+    cut = {name: value for name, value in settings.items() if name != "maps"}
+    strange = settings | {"maps": [*settings["maps"], "denoiser.network.elsewhere"]}
+    for damaged, said in (
+        (json.dumps(cut), r"lora\.json is not readable .*maps"),
+        (json.dumps([]), r"lora\.json is not readable"),
+        (file.read_text()[:-9], r"lora\.json is not readable"),
+        (json.dumps(strange), "does not fit this model at denoiser.network.elsewhere"),
+    ):
+        file.write_text(damaged)
+        with pytest.raises(DamagedCheckpoint, match=said):
+            add_adapter(model, tmp_path / "run")
+        assert differing(before, model) == set()
+    file.write_text(json.dumps(settings))
+    add_adapter(model, tmp_path / "run")
+    assert differing(before, model) == {f"{name}.weight" for name in settings["maps"]}
+
+
 def test_a_missing_base_is_named(root: Path, tmp_path: Path) -> None:
     nothing_but(MissingFile, "nowhere", tiny_finetune(tmp_path / "nowhere", root / "data"), tmp_path / "run")
 
@@ -404,9 +458,18 @@ def test_a_cut_caption_is_told_once(root: Path, tmp_path: Path) -> None:
     pictures.folder(tmp_path / "images", 6)
     for image in (tmp_path / "images").rglob("*.png"):
         image.with_suffix(".txt").write_text("x y z " * 30)
-    with pytest.warns(UserWarning, match="5 of 5 texts are longer than 7 tokens and were cut") as warned:
-        train(tiny_finetune(root / "base", tmp_path / "images", steps=2), tmp_path / "run", progress=False)
+    recipe = tiny_finetune(root / "base", tmp_path / "images", steps=2, sample_prompts=["x y z " * 30, "x"])
+    wanted = "7 of 8 texts are longer than 7 tokens and were cut"  # five to learn from, one held out, one prompt
+    with pytest.warns(UserWarning, match=wanted) as warned:
+        train(recipe, tmp_path / "run", progress=False)
     assert len(warned) == 1
+
+
+def test_lora_and_stored_averages_exclude_each_other() -> None:
+    adapt: dict[str, Any] = {"lora": {"rank": 2}}
+    with pytest.raises(BadRecipe, match=r"train\.power_averages holds whole models, and adapt\.lora"):
+        tiny_finetune(Path("base"), Path("data"), adapt=adapt, power_averages=[0.05])
+    tiny_finetune(Path("base"), Path("data"), power_averages=[0.05])
 
 
 def test_settings_of_lora_have_bounds() -> None:
@@ -466,3 +529,25 @@ def test_a_base_of_classes_goes_on_with_its_classes(root: Path, tmp_path: Path) 
     model = train(tiny_finetune(tmp_path / "base", root / "data", steps=2), tmp_path / "run", progress=False)
     assert model.classes == names
     assert model.encode(Labels(torch.tensor([1]), 10)).vector is not None
+
+
+def test_a_base_that_cannot_do_without_a_class_goes_on_and_is_shown_at_weight_one(root: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    names = tuple(f"digit-{i}" for i in range(10))
+    architecture = {**ARCHITECTURE, "in_channels": 1, "out_channels": 1, "tokens": None}
+    config = ModelConfig(shape=(1, 8, 8), architecture=architecture, classes=names, null=False)
+    Model(config).save_pretrained(tmp_path / "base")
+    nothing_but(
+        BadRecipe,
+        r"never learned to do without a class, .*set train\.objective\.dropout to 0",
+        tiny_finetune(tmp_path / "base", root / "data", steps=1),
+        tmp_path / "refused",
+    )
+    recipe = tiny_finetune(
+        tmp_path / "base", root / "data", steps=2, sample_every=2, objective={"dropout": 0.0}, lr=0.02
+    )
+    model = train(recipe, tmp_path / "run", progress=False)
+    assert not model.has_null and read_report(tmp_path / "run")["changed_share"] > 0
+    sheet = Image.open(tmp_path / "run/samples/step-0000002.png")
+    assert sheet.size == (56 + 10 * 66, 66), "a single row"

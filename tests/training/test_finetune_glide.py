@@ -13,7 +13,7 @@ from guidon.checkpoints.glide import network_blueprint
 from guidon.conditioning.tokenizer import Tokenizer, train_tokenizer
 from guidon.model import Model, load
 from guidon.model_config import ModelConfig
-from guidon.training.finetune_recipe import read_report
+from guidon.training.finetune_recipe import FinetuneRecipe, read_report
 from guidon.training.loop import train
 from guidon.training.validate import read_validation
 
@@ -54,16 +54,25 @@ def glide(kind: str, folder: Path) -> Path:
     return folder
 
 
+def photos(folder: Path, count: int) -> Path:
+    pictures.folder(folder, count)
+    for image in folder.rglob("*.png"):
+        image.with_suffix(".txt").write_text(f"a photo of a {image.parent.name[-1]}")
+    return folder
+
+
+def sampled_quickly(recipe: FinetuneRecipe, base: Path) -> FinetuneRecipe:
+    few = load(base).config.sample.model_copy(update={"grid": "respaced('4')", "steps": 4})
+    return recipe.model_copy(update={"sample": few})
+
+
 @pytest.mark.parametrize("adapt", [{}, {"freeze": "text", "lora": {"rank": 2}}], ids=["all", "lora"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_network_of_glide_goes_on_learning(kind: str, adapt: dict[str, object], tmp_path: Path) -> None:
     base = glide(kind, tmp_path / "base")
-    pictures.folder(tmp_path / "photos", 40)
-    for image in (tmp_path / "photos").rglob("*.png"):
-        image.with_suffix(".txt").write_text(f"a photo of a {image.parent.name[-1]}")
     recipe = tiny_finetune(
         base,
-        tmp_path / "photos",
+        photos(tmp_path / "photos", 40),
         adapt=adapt,
         steps=15,
         lr=5e-3 if not adapt else 3e-2,
@@ -73,9 +82,7 @@ def test_every_network_of_glide_goes_on_learning(kind: str, adapt: dict[str, obj
         sample_prompts=["a photo of a 3"],
         checkpointing=True,
     )
-    recipe = recipe.model_copy(
-        update={"sample": load(base).config.sample.model_copy(update={"grid": "respaced('4')", "steps": 4})}
-    )
+    recipe = sampled_quickly(recipe, base)
     train(recipe, tmp_path / "run", progress=False)
     before, after = (entry.loss for entry in read_validation(tmp_path / "run"))
     assert after < before
@@ -87,3 +94,15 @@ def test_every_network_of_glide_goes_on_learning(kind: str, adapt: dict[str, obj
         assert any("encoder_kv" in name for name in changed)
     else:
         assert any(name.endswith("padding_embedding") for name in changed), "GLIDE's rows of padding learn too"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Text2ImUNet"])
+def test_without_images_held_out_sheets_show_the_first_ones(kind: str, tmp_path: Path) -> None:
+    base = glide(kind, tmp_path / "base")
+    sheets = {"steps": 1, "sample_every": 1, "sample_weights": [1.0], "sample_prompts": ["a photo of a 3"]}
+    recipe = tiny_finetune(base, photos(tmp_path / "photos", 20), data={"hold_out": None}, **sheets)
+    data = recipe.open()
+    assert torch.equal(data.shown.images, next(data.batches(10)).images)
+    train(sampled_quickly(recipe, base), tmp_path / "run", progress=False)
+    names = [path.name for path in sorted((tmp_path / "run/samples").iterdir())]
+    assert names == ["step-0000000.png", "step-0000001.png"]

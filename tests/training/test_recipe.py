@@ -81,7 +81,8 @@ def test_keys_of_another_network_are_told_once_with_the_remedy(recipe_file):
         load_recipe(path, ["model.network=dit"])
     assert str(told.value) == (
         f"{path}: model.architecture: model_channels, channel_mult: of a unet, but the network is a dit; replace the architecture"
-        " whole, --set model.architecture='{patch: 2, ...}'; the keys of a dit: patch, width, depth, heads, mlp_ratio, vector, tokens, token_width"
+        " whole, --set model.architecture='{patch: 2, ...}'; the keys of a dit: patch, width, depth, heads,"
+        " mlp_ratio, vector, tokens, token_width"
     )
     whole = load_recipe(path, ["model.network=dit", "model.architecture={patch: 2, width: 32, heads: 2}"])
     assert whole.model.architecture == {"patch": 2, "width": 32, "heads": 2}

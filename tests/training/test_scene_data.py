@@ -48,6 +48,16 @@ def test_the_parts_of_all_processes_are_the_batch_of_one() -> None:
         assert [caption for part in parts for caption in part.captions or []] == whole.captions
 
 
+def test_the_language_is_that_of_the_first_scenes_and_nothing_is_painted_to_learn_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wanted = [text for batch in islice(SceneData(32, seed=3).batches(256), 2) for text in batch.captions or []]
+    monkeypatch.setattr("guidon.training.scene_data.render", None)
+    found = list(SceneData(32, seed=3).wordings())
+    assert len(found) == 79 * 256, "20,000 and the rest of a batch"
+    assert found[:512] == wanted
+
+
 def test_what_is_held_out_is_not_what_is_trained_on() -> None:
     held = SceneData(32, seed=0, held_out=12).held_out
     assert held is not None
@@ -59,3 +69,13 @@ def test_what_is_held_out_is_not_what_is_trained_on() -> None:
 def test_small_images_are_refused() -> None:
     with pytest.raises(BadRecipe, match=r"data\.size 16 is too small"):
         SceneData(16)
+
+
+def test_shapes_have_three_channels_and_may_be_said_to() -> None:
+    from pydantic import ValidationError
+
+    from guidon.training.sources import DataConfig
+
+    assert DataConfig(source="shapes", channels=3, size=32).channels == 3
+    with pytest.raises(ValidationError, match="channels cannot be set"):
+        DataConfig(source="shapes", channels=1)

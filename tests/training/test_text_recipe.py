@@ -15,7 +15,7 @@ from support.encoders import tiny_clip, tiny_t5
 
 import guidon
 from guidon.app.recipes import bundled_recipes
-from guidon.errors import BadRecipe, BadValue, MissingFile
+from guidon.errors import BadRecipe, BadValue, GuidonWarning, MissingFile
 from guidon.models.frozen_text import FrozenText, opened
 from guidon.models.text import TextTransformer
 from guidon.training.loop import train
@@ -108,6 +108,17 @@ def test_sheets_of_the_same_prompts_are_drawn(places: dict[str, str], tmp_path: 
     )
 
 
+def test_prompts_and_what_is_held_out_are_counted_where_texts_are_too_long_but_teach_no_words(
+    places: dict[str, str],
+) -> None:
+    made = recipe(places, sample_prompts=["a zebra " * 20])
+    with pytest.warns(GuidonWarning, match="2 of 3 texts are longer than 15 tokens"):
+        model = made.build((3, 8, 8), None, lambda: ["a red square"], ["an okapi " * 20])
+    plain = recipe(places).build((3, 8, 8), None, lambda: ["a red square"])
+    assert model.tokenizer is not None and plain.tokenizer is not None
+    assert model.tokenizer.to_json() == plain.tokenizer.to_json()
+
+
 def test_a_recipe_says_its_encoder_or_takes_the_usual_one(places: dict[str, str]) -> None:
     for encoder in ("transformer", "clip"):
         made = recipe(places, encoder=encoder)
@@ -150,3 +161,22 @@ def test_the_recipe_of_the_emoji_builds_what_it_says() -> None:
     assert model.config.text is not None and model.network.config.doors == {"vector": 64, "tokens": 128}
     assert not made.data.flip, "captions tell left from right"
     assert len(made.train.sample_prompts) == 10
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("model.text.encoder.kind=foo", "model.text.encoder: kind is 'transformer' or 'frozen', not 'foo'"),
+        (
+            "model.text.encoder.hidden=3",
+            "model.text.encoder.hidden: there is no such key; the keys there are: "
+            "final_norm, heads, kind, layers, padding, pool, width",
+        ),
+        ("model.text.contxt=3", "model.text.contxt: there is no such key, did you mean 'context'?"),
+    ],
+)
+def test_what_is_wrong_with_a_text_section_is_said_by_its_own_name(tmp_path: Path, change: str, says: str) -> None:
+    (tmp_path / "r.yaml").write_text("model: {text: {}}\ntrain: {steps: 1}\n")
+    with pytest.raises(BadRecipe) as told:
+        load_recipe(tmp_path / "r.yaml", [change])
+    assert says in str(told.value)

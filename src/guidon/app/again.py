@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from guidon._version import __version__
-from guidon.app.models import open_classifier, open_model, open_weak
+from guidon.app.models import file_digest, open_classifier, open_model, open_weak
 from guidon.app.pictures import file_stems, free_paths, open_pictures
 from guidon.app.png import Record, read_record, write_png
 from guidon.app.progress import steps_bar
@@ -51,7 +51,14 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
         )
     upsampler, upsampling = _upsampler(record, image, where)
     shown = {name: record[name] for name in ("low_res", "inpaint", "repaint") if record.get(name)}
-    pictures = {name: open_pictures([Path(path) for path in paths]) for name, paths in shown.items()}
+    places = {path: _picture(path, image) for paths in shown.values() for path in paths}
+    pictures = {name: open_pictures([places[path] for path in paths]) for name, paths in shown.items()}
+    digests = {path: file_digest(place) for path, place in places.items()}
+    for path, picture in digests.items():
+        if picture != record.get("pictures", {}).get(path, picture):
+            print(
+                f"note: {places[path]} is another picture than {image} was made with; it will differ", file=sys.stderr
+            )
     labelled = loaded.classes is not None or any(label is not None for label in record["labels"])
     threads = torch.get_num_threads()
     torch.set_num_threads(record["threads"])
@@ -74,7 +81,7 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
             )
     finally:
         torch.set_num_threads(threads)
-    new = {**samples.record, "weights": digest} | shown
+    new = {**samples.record, "weights": digest} | shown | ({"pictures": digests} if digests else {})
     if classifier is not None:
         new["classifier"]["weights"] = record["classifier"].get("weights")
     if upsampler is not None:
@@ -129,9 +136,15 @@ def _upsampler(record: Record, image: Path, device: str) -> tuple[Model | None, 
 
 
 def _found(name: str, image: Path) -> str | Path:
-    """Return where a folder of a record is: as written there, from here or from a folder that the image lies in."""
+    """Return where a folder or a file of a record is: as written there, from here or from a folder that the image lies in."""
     places = [Path(name), *(parent / name for parent in image.resolve().parents)]
-    return next((place for place in places if place.is_dir()), name)
+    return next((place for place in places if place.exists()), name)
+
+
+def _picture(name: str, image: Path) -> Path:
+    """Return where a picture of a record is: as `_found` says, or by its own name beside the image."""
+    found, beside = Path(_found(name, image)), image.parent / Path(name).name
+    return beside if beside.exists() and not found.exists() else found
 
 
 def _verdict(old: Path, new: Path, record: Record) -> str:

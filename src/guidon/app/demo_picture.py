@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from guidon.lettering import font as font_of
 from guidon.tasks.generate import to_uint8
 
 Row = tuple[Tensor, Tensor, Mapping[str, Any]]
@@ -39,7 +40,7 @@ def guidance_picture(rows: Mapping[float, Row], classes: Sequence[str]) -> Image
     size = (right + _NUMBERS + _MARGIN, top + len(rows) * (cell_height + _CELL_GAP) - _CELL_GAP + _MARGIN)
     sheet = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(sheet)
-    title, large, normal = ImageFont.load_default(24), ImageFont.load_default(20), ImageFont.load_default(14)
+    title, large, normal = font_of(24), font_of(20), font_of(14)
     draw.text((_MARGIN, _MARGIN), "What guidance does", _INK, title, anchor="lt")
     about = (
         "Same noise in every row. Red frame: a classifier trained on real digits sees another digit than was asked for."

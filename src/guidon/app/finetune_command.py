@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from guidon.errors import BadValue
+from guidon.errors import BadRecipe, BadValue
 
 EXAMPLES = """Examples:
 
@@ -70,7 +70,11 @@ def finetune(
 
     content: dict[str, Any] = {} if recipe is None else read_yaml(recipe, FinetuneRecipe)
     given = {"base": model, "data.source": data, "train.steps": steps, "train.budget": budget}
-    content = {"kind": "finetune", **content}
+    content = {"kind": "finetune", "data": {}, "train": {}, **content}
+    if empty := [section for section in ("data", "train") if not isinstance(content[section], dict)]:
+        raise BadRecipe(
+            f"{recipe}: {empty[0]} is a section, not {content[empty[0]]!r}; write settings in it, or leave it out"
+        )
     for name, value in given.items():
         if value is not None:
             section, _, key = name.rpartition(".")

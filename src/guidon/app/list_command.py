@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from guidon.errors import UnknownName
 
@@ -16,7 +16,8 @@ EXAMPLES = """Examples:
   guidon list solvers     what --solver takes
   guidon list networks    what each network's configuration says
   guidon list settings    what a recipe, and train --set, can say
-  guidon list classifier-settings     the same for train-classifier"""
+  guidon list classifier-settings     the same for train-classifier
+  guidon list finetune-settings       the same for finetune"""
 
 Row = tuple[str, str]
 
@@ -31,6 +32,7 @@ def list_registered(kind: str | None = None) -> None:
     from guidon.app.recipes import bundled_recipes, first_comment
     from guidon.models.encoder_unet import EncoderUNetConfig
     from guidon.training.classifier_recipe import ClassifierRecipe
+    from guidon.training.finetune_recipe import FinetuneRecipe
     from guidon.training.recipe import Recipe  # with it comes everything that registers itself
 
     tables = {name: [_row(*member) for member in registry.members(name)] for name in registry.kinds()}
@@ -43,6 +45,7 @@ def list_registered(kind: str | None = None) -> None:
     ]
     tables["setting"] = list(_settings(Recipe, networks))
     tables["classifier-setting"] = list(_settings(ClassifierRecipe, {"EncoderUNet": EncoderUNetConfig}))
+    tables["finetune-setting"] = list(_settings(FinetuneRecipe, networks))
     chosen = sorted(tables) if kind is None else [_singular(kind, tables)]
     for name in chosen:
         print(name)
@@ -59,12 +62,19 @@ def _settings(section: Any, networks: Mapping[str, Any], prefix: str = "") -> It
         networks: by name, the configurations that an architecture can be.
         prefix: of the dotted names.
     """
+    from guidon.training.run_recipe import Section, sections
+
     for name, field in section.model_fields.items():
-        if hasattr(field.annotation, "model_fields"):
-            yield from _settings(field.annotation, networks, f"{prefix}{name}.")
-        else:
+        parts = sections(field.annotation)
+        if not parts or type(None) in get_args(field.annotation):
             default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
             yield f"{prefix}{name}{default}", field.description or ""
+        for part in parts:
+            if issubclass(part, Section) or parts == [part]:
+                yield from _settings(part, networks, f"{prefix}{name}.")
+            else:  # one of several kinds, told apart by their own key
+                kind = part.model_fields["kind"].default
+                yield from ((f"{prefix}{name}.{key}", f"({kind}) {meaning}") for key, meaning in _keys(part))
         for network, config in networks.items() if name == "architecture" else ():
             yield from ((f"{prefix}{name}.{key}", f"({network}) {meaning}") for key, meaning in _keys(config))
 
@@ -80,7 +90,8 @@ def _keys(config: Any) -> Iterator[Row]:
             about = read_docstring(inspect.getdoc(part) or "")[2] | about
     for name, field in config.model_fields.items():
         if name not in FROM_DATA:
-            yield f"{name} = {field.default!r}", about.get(name, "").replace("``", "")
+            default = "" if field.is_required() else f" = {field.default!r}"
+            yield f"{name}{default}", about.get(name, "").replace("``", "")
 
 
 def _singular(kind: str, known: dict[str, Any]) -> str:

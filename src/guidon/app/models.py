@@ -43,7 +43,7 @@ def open_model(source: str | Path, device: str | None = None) -> tuple[Model, st
     name = find_model(source)
     where = _device(device)
     model = Model.from_pretrained(name)
-    return model.to(where), weights_digest(surviving(local_folder(name)) / TENSORS)
+    return model.to(where), file_digest(surviving(local_folder(name)) / TENSORS)
 
 
 def open_weak(text: str, model: Model, device: str | None = None) -> Model:
@@ -78,7 +78,7 @@ def open_classifier(
     """
     name = find_model(source)
     classifier = load_classifier(name).to(_device(device))
-    digest = weights_digest(surviving(local_folder(name)) / TENSORS)
+    digest = file_digest(surviving(local_folder(name)) / TENSORS)
     if not calibrated:
         return classifier, digest
     if isinstance(classifier, Clip):
@@ -86,7 +86,7 @@ def open_classifier(
     return classifier.calibrated(), digest
 
 
-def weights_digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits, as ``sha256sum`` prints it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -82,13 +82,13 @@ def nll(
         loaded, digest = open_model(model, device)
         name, levels = chain(loaded, grid, steps)
     images = read_images(loaded, data, split, n, seed)
+    tokenizer, captions = loaded.tokenizer, images.captions
+    texts = None if tokenizer is None or captions is None else tokenizer.encode(captions)
     with steps_bar("measuring") as on_step:
         found = bits_per_dim(
             loaded,
             images.images,
-            images.labels
-            if loaded.tokenizer is None or images.captions is None
-            else loaded.tokenizer.encode(images.captions),
+            images.labels if texts is None else texts,
             levels,
             variance=variance,
             seed=seed,
@@ -104,17 +104,19 @@ def nll(
         "split": split,
         "images": len(images),
         "labels": images.labels is not None,
-        "captions": loaded.tokenizer is not None and images.captions is not None,
+        "captions": texts is not None,
         "grid": name,
         "steps": len(levels) - 1,
         "variance": found.variance,
         "clip": clip,
         "seed": seed,
     }
+    alone = loaded.has_null and images.labels is None and texts is None
     written, picture = write_nll(out, found, record)
     prior, decoder = float(found.prior.mean()), float(found.terms[:, -1].mean())
     print(
-        f"{found.mean:.4f} ± {found.standard_error:.4f} bits/dim of {len(images)} images, in {len(levels) - 1} steps "
+        f"{found.mean:.4f} ± {found.standard_error:.4f} bits/dim of {len(images)} images{', told nothing of them' if alone else ''}, "
+        f"in {len(levels) - 1} steps "
         f"(prior {prior:.4f}, decoder {decoder:.4f})"
     )
     print(f"wrote {written} and {picture}, in {time.perf_counter() - started:.1f} s with loading")

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from guidon.errors import DataError, MissingFile
+from guidon.lettering import font as font_of
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -76,7 +77,7 @@ def contact_sheet(images: Sequence[Image.Image], rows: Sequence[str | None], tit
     lines = _lines(rows)
     scale = max(1, round(_SIDE / max(images[0].size)))
     width, height = (side * scale for side in images[0].size)
-    font, small = ImageFont.load_default(16), ImageFont.load_default(13)
+    font, small = font_of(16), font_of(13)
     draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     names = [_wrapped(name, font, small, height // _LINE) for name, _ in lines]
     widest = max((draw.multiline_textbbox((0, 0), name, like)[2] for name, like in names if name), default=0)

@@ -151,7 +151,7 @@ def sample(
     from guidon.app.progress import loading, steps_bar
 
     with loading(model):
-        from guidon.app.models import open_classifier, open_model, open_weak
+        from guidon.app.models import file_digest, open_classifier, open_model, open_weak
         from guidon.app.pictures import open_pictures
 
         loaded, digest = open_model(model, device)
@@ -195,6 +195,8 @@ def sample(
         record["upsampler"]["weights"] = second_digest
     shown = {"low_res": image, "inpaint": inpaint, "repaint": repaint}
     record |= {name: [str(path) for path in paths] for name, paths in shown.items() if paths is not None}
+    if pictures := {str(path): file_digest(path) for paths in shown.values() for path in paths or ()}:
+        record["pictures"] = pictures
     paths = [write_latents(samples, record, out)] if samples.latent else write_samples(samples, record, out)
     print(summary(samples))
     if samples.trace is not None:
@@ -225,12 +227,16 @@ def sampled(
     from guidon.app.pictures import of_size
     from guidon.cascade import cascade
 
+    completing = [each for each in (model, upsampler) if each is not None and each.config.inpaint]
+
     def beside(each: Model) -> dict[str, Any]:
+        if each not in (completing or [model]):  # where none completes, the first one says so
+            return {}
         return {name: of_size(pictures, each.shape[1:], name == "repaint") for name, pictures in known.items()}
 
     if upsampler is None:
         return model.sample(told, **beside(model), **settings)
-    more = {**(upsampler_settings or {}), **(beside(upsampler) if upsampler.config.inpaint else {})}
+    more = {**(upsampler_settings or {}), **beside(upsampler)}
     return cascade(model, upsampler, told, upsampler_settings=more, **beside(model), **settings)
 
 
@@ -244,7 +250,8 @@ def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> lis
     paths = free_paths(folder, [*file_stems(seeds, labels), SHEET])
     for i, (path, image) in enumerate(zip(paths, images, strict=False)):
         write_png(path, image, {**record, "image": {"index": i, "seed": seeds[i], "label": labels[i]}})
-    title = f"{record['rule']}   {record['solver']}, {record['steps']} steps on {record['grid']}   seeds {min(seeds)} to {max(seeds)}"
+    title = f"{record['rule']}   {record['solver']}, {record['steps']} steps on {record['grid']}   "
+    title += f"seed {seeds[0]}" if len(set(seeds)) == 1 else f"seeds {min(seeds)} to {max(seeds)}"
     if (second := record.get("upsampler")) is not None:
         title += f"   enlarged: {second['rule']}, {second['steps']} steps"
     write_png(paths[-1], contact_sheet(images, labels, title), {**record, "image": None})

@@ -44,7 +44,7 @@ def run(recipe: RunRecipe[Any], folder: Path, budget: str | None, resume: bool) 
     """Train what a recipe says in a folder, and print an account of it; returns as `run_training` does."""
     from guidon.app.validation_plot import draw_validation
     from guidon.training.loop import train
-    from guidon.training.validate import REPORT, read_validation
+    from guidon.training.validate import LOSSES, read_validation
 
     try:
         account = train(recipe, folder, resume=resume, budget=budget).config.training
@@ -58,7 +58,7 @@ def run(recipe: RunRecipe[Any], folder: Path, budget: str | None, resume: bool) 
         f"trained {account['parameters']:,} parameters on {account['images']:,} images in {account['seconds']:.0f} s "
         f"({account['images_per_second']:,.0f} images/s), loss {account['loss']:.4f}"
     )
-    if (folder / REPORT).is_file():
+    if (folder / LOSSES).is_file():
         first, last = (read_validation(folder)[place] for place in (0, -1))
         print(
             f"on images that it was not trained on the loss went from {first.loss:.4f} to {last.loss:.4f} ({draw_validation(folder)})"

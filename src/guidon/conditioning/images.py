@@ -13,6 +13,7 @@ from torch import Tensor
 from guidon.errors import BadValue, ShapeMismatch
 
 Pictures = Tensor | Image.Image | Sequence[Image.Image]
+FAR = 10.0  # a value that no image in [-1, 1] has, nor its noise or its latent, but one in 0..255
 
 
 def enlarged(images: Tensor, size: Sequence[int], count: int) -> Tensor:
@@ -88,6 +89,10 @@ def known_pixels(
                 f"this model completes images of {shape[1]}x{shape[2]}, not {tuple(given.shape)}; resize picture and mask to "
                 "that, and give one for all or one for each image"
             )
+    if not ((anew >= 0) & (anew <= 1)).all():
+        raise BadValue(
+            f"repaint goes from 0, kept, to 1, painted anew, and there is {_furthest(anew):g}; scale it to that"
+        )
     mask = (1 - anew.float()).expand(count, -1, -1, -1)
     return [picture * mask, mask]
 
@@ -124,7 +129,7 @@ def as_tensor(image: Pictures, channels: int, verb: str) -> Tensor:
     """Return pictures as a tensor (N, C, h, w) in [-1, 1]; one that is a tensor stays as it is.
 
     Raises:
-        BadValue: there is none, or it is not of floats.
+        BadValue: there is none, or it is not of floats, or far outside of [-1, 1].
         ShapeMismatch: they differ in size.
     """
     if not isinstance(image, Tensor):
@@ -147,4 +152,11 @@ def as_tensor(image: Pictures, channels: int, verb: str) -> Tensor:
         image = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     if not image.is_floating_point():
         raise BadValue(f"an image is of floats in [-1, 1], not of {image.dtype}; divide by 127.5 and subtract 1")
+    if not (image.abs() <= FAR).all():
+        raise BadValue(f"an image is in [-1, 1], and there is {_furthest(image):g}; divide by 127.5 and subtract 1")
     return image
+
+
+def _furthest(values: Tensor) -> float:
+    """Return the value that is furthest from zero."""
+    return values.flatten()[values.abs().argmax()].item()

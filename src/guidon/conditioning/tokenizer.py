@@ -45,6 +45,18 @@ class TokenizerConfig(BaseModel):
     end: int | None = Field(default=None, ge=0)
     clean: Literal["none", "lower", "clip"] = "lower"
 
+    @property
+    def empty(self) -> NullRow:
+        """The row of the empty text, and its mask."""
+        return self.row([])
+
+    def row(self, tokens: Sequence[int]) -> NullRow:
+        """Return the row of a text of these tokens, and its mask."""
+        start, end = ([] if each is None else [each] for each in (self.start, self.end))
+        whole = [*start, *tokens, *end]
+        missing = self.context - len(whole)
+        return (*whole, *[self.padding] * missing), (*[True] * len(whole), *[False] * missing)
+
 
 class Tokenizer:
     """Texts to rows of token ids, and back.
@@ -59,6 +71,8 @@ class Tokenizer:
 
     def __init__(self, backend: tokenizers.Tokenizer, config: TokenizerConfig) -> None:
         self.backend, self.config = backend, config
+        self.backend.no_padding()
+        self.backend.no_truncation()  # a tokenizer.json may ask for either; rows are made by the config alone
         self.backend.encode_special_tokens = config.clean != "clip"  # "<pad>" in a caption is but letters
         for what in ("padding", "start", "end"):
             if (number := getattr(config, what)) is not None and number >= self.size:
@@ -74,7 +88,12 @@ class Tokenizer:
     @property
     def empty(self) -> NullRow:
         """The row of the empty text, and its mask."""
-        return self._row([])
+        return self.config.empty
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a text a row holds."""
+        return self.config.context - sum(self.empty[1])
 
     def encode(self, texts: Sequence[str], *, warn: bool = True) -> Texts:
         """Return a row of tokens for each text; texts that are too long are cut, with one warning for all of them.
@@ -86,15 +105,9 @@ class Tokenizer:
         Raises:
             BadValue: ``texts`` is not a list of texts.
         """
-        found = self._tokens(texts)
-        room = self.config.context - sum(self.empty[1])
-        if warn and (cut := sum(len(tokens) > room for tokens in found)):
-            warnings.warn(
-                f"{cut} of {len(found)} texts are longer than {room} tokens and were cut; shorten them to be read whole",
-                GuidonWarning,
-                stacklevel=2,
-            )
-        rows = [self._row(tokens[:room]) for tokens in found]
+        if warn:
+            warn_of_cut([self], texts, stacklevel=3)
+        rows = [self.config.row(tokens[: self.room]) for tokens in self._tokens(texts)]
         shape = (len(rows), self.config.context)
         return Texts(
             torch.tensor([ids for ids, _ in rows], dtype=torch.long).reshape(shape),
@@ -106,6 +119,10 @@ class Tokenizer:
     def tokens(self, text: str) -> list[int]:
         """Return the tokens of a text alone: no start, no end, no padding, and nothing cut."""
         return self._tokens([text])[0]
+
+    def too_long(self, texts: Sequence[str]) -> set[str]:
+        """Return those of the texts that a row does not hold."""
+        return {text for text, tokens in zip(texts, self._tokens(texts), strict=True) if len(tokens) > self.room}
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text that tokens stand for; bytes that are no letters become U+FFFD."""
@@ -136,11 +153,18 @@ class Tokenizer:
             encoded = self.backend.encode_batch(words, is_pretokenized=True, add_special_tokens=False)
         return [row.ids for row in encoded]
 
-    def _row(self, tokens: Sequence[int]) -> NullRow:
-        start, end = ([] if each is None else [each] for each in (self.config.start, self.config.end))
-        whole = [*start, *tokens, *end]
-        missing = self.config.context - len(whole)
-        return (*whole, *[self.config.padding] * missing), (*[True] * len(whole), *[False] * missing)
+
+def warn_of_cut(tokenizers: Sequence[Tokenizer], texts: Sequence[str], *, stacklevel: int = 2) -> None:
+    """Warn once of the texts that are too long for the rows of one of several tokenizers."""
+    cut = {text for tokenizer in tokenizers for text in tokenizer.too_long(texts)}
+    if cut:
+        room = min(tokenizer.room for tokenizer in tokenizers)
+        warnings.warn(
+            f"{sum(text in cut for text in texts)} of {len(texts)} texts are longer than {room} tokens and were cut; "
+            "shorten them to be read whole",
+            GuidonWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def gpt2_tokenizer(source: str | Path = GPT2, context: int = 128) -> Tokenizer:

@@ -85,7 +85,8 @@ def bits_per_dim(
         on_step: called with (forwards done, forwards, None).
 
     Raises:
-        BadValue: there is no table to take the levels from, or the chain does not end at the clean image.
+        BadValue: there is no table to take the levels from, or the chain does not end at the clean image, or a model of texts is
+            told labels or the other way round.
         ShapeMismatch: the images are not those of the model, or what is told not one for each.
         NotSupported: the variance is to be the learned one and the network learned none, or the model enlarges or completes images.
 
@@ -95,6 +96,13 @@ def bits_per_dim(
         raise ShapeMismatch(f"the model is of images {model.shape}, these are {tuple(images.shape)}; resize them")
     if told is not None and len(told) != len(images):
         raise ShapeMismatch(f"{len(images)} images need as many labels or texts, got {len(told)}")
+    texts = model.config.text is not None
+    if told is not None and model.encoder is not None and isinstance(told, Texts) != texts:
+        raise BadValue(
+            "this model is told texts, not labels; give them as Texts: model.tokenizer.encode([...])"
+            if texts
+            else "this model is told labels, not texts; give the ids of the classes (N,)"
+        )
     if model.config.low_res is not None or model.config.inpaint:
         raise NotSupported(
             "this model enlarges or completes images; its likelihood would be that of an image given another"

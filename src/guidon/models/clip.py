@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from guidon.conditioning.text import Texts
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.models.attention import attend
+from guidon.models.text import checked
 from guidon.models.trunk import Count
 
 MEANS, DEVIATIONS = (122.77093945, 116.74601272, 104.09373519), (68.50053285, 66.63215831, 70.32316309)  # of 0..255
@@ -195,18 +196,15 @@ class TextEncoder(nn.Module):
         self.blocks = _blocks(Tokens(width, config), width, config.text_heads, config.text_layers, config.features)
 
     def forward(self, texts: Texts) -> Tensor:
-        """Return the features (B, E) of texts; raises `ShapeMismatch` if they are of another length."""
+        """Return the features (B, E) of texts; raises as `checked` does."""
         length, device = self.config.context, next(self.parameters()).device
-        if texts.tokens.shape[1] != length:
-            raise ShapeMismatch(
-                f"texts of {length} tokens are wanted, not {texts.tokens.shape[1]}; use CLIP's own tokenizer"
-            )
+        tokens, mask = checked(texts, length, self.config.vocabulary, device)
         first, *between, last = self.blocks.values()
-        h = first(texts.tokens.to(device))  # (B, L, W)
+        h = first(tokens)  # (B, L, W)
         before = torch.ones(length, length, dtype=torch.bool, device=device).tril()
         for block in between:
             h = block(h, before)
-        end = texts.mask.to(device).sum(1) - 1
+        end = mask.sum(1) - 1
         return last(h[torch.arange(len(h), device=device), end])
 
 

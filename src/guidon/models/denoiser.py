@@ -25,8 +25,6 @@ class Denoiser(nn.Module):
         process: the process it was trained on; its clock is what the network is shown as time.
         output: what the raw tensor means.
         learned_variance: the second half of the raw channels is the learned variance, -1 for the smallest, 1 for the largest.
-        inpaint: the spatial part of what it is told begins with the known pixels (B, C, H, W), zero elsewhere, and a mask
-            (B, 1, H, W) that is 1 where they are known; it believes in them, whatever the network says.
     """
 
     def __init__(
@@ -35,11 +33,9 @@ class Denoiser(nn.Module):
         process: Process,
         output: Output,
         learned_variance: bool = False,
-        inpaint: bool = False,
     ) -> None:
         super().__init__()
-        self.network, self.process, self.output = network, process, output
-        self.learned_variance, self.inpaint = learned_variance, inpaint
+        self.network, self.process, self.output, self.learned_variance = network, process, output, learned_variance
 
     @property
     def has_inner(self) -> bool:
@@ -78,19 +74,8 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, level: Level, context: Context, perturbed: Perturbed = ()) -> Prediction:
         """Return what is believed at ``x`` (B, C, H, W) of ``level``; ``perturbed`` as in `raw`."""
         raw, inner = self.raw_with_inner(x, level, context, perturbed)
-        prediction = self._kept(self._read(x, raw, level), context)
-        return (
-            prediction if inner is None else replace(prediction, inner=self._kept(self._read(x, inner, level), context))
-        )
-
-    def _kept(self, prediction: Prediction, context: Context) -> Prediction:
-        """Return what is believed once the known pixels are."""
-        if not self.inpaint:
-            return prediction
-        assert context.spatial is not None
-        channels = prediction.x0.shape[1]
-        known, mask = context.spatial[:, :channels], context.spatial[:, channels : channels + 1]
-        return prediction.moved("x0", known - mask * prediction.x0)
+        prediction = self._read(x, raw, level)
+        return prediction if inner is None else replace(prediction, inner=self._read(x, inner, level))
 
     def _ask(self, x: Tensor, level: Level, context: Context, **more: Any) -> Any:
         scale = self.output.input_scale(level.like(x))

@@ -100,7 +100,7 @@ def signal_of(network: nn.Module, embedding: Tensor, context: Context, perturbed
 
 
 def prepared(network: nn.Module, context: Context) -> Context:
-    """Return a context with the keys and values that a network's layers make of its tokens; one without tokens stays as it is.
+    """Return a context with the keys and values that a network's layers make of its tokens; one that none listens to stays as it is.
 
     Args:
         network: what will be told the context.
@@ -110,5 +110,7 @@ def prepared(network: nn.Module, context: Context) -> Context:
         return context
     made = {layer.name: layer.keys_values(context.tokens) for layer in network.modules() if isinstance(layer, Listener)}
     layers = {name: said for name, said in made.items() if said is not None}
+    if not layers:
+        return context
     rows = torch.arange(len(context.tokens), device=context.tokens.device)
     return replace(context, projected=Projected(layers, rows))

@@ -29,7 +29,7 @@ class TextTransformerConfig(BaseModel):
         heads: of attention.
         padding: what stands where a text has ended: "learned", a row of its own for every position, which others attend to, as in
             GLIDE; "plain", the padding token, as any other; "masked", nothing that anything attends to.
-        pool: which position becomes the vector: "last" (GLIDE), or "first".
+        pool: which position becomes the vector: "last" (GLIDE; of those that are not masked), or "first".
         final_norm: whether a norm follows the last block.
     """
 
@@ -137,9 +137,8 @@ class TextTransformer(nn.Module):
         elif self.config.padding == "masked":
             visible = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]  # a softmax over nothing would be NaN
         x = self.final_ln(self.transformer(x, visible))
-        pooled = x[:, 0 if self.config.pool == "first" else -1]
         return Context(
-            vector=None if self.transformer_proj is None else self.transformer_proj(pooled),
+            vector=None if self.transformer_proj is None else self.transformer_proj(self._pooled(x, mask)),
             tokens=self.tokens_proj(x) if self._told_tokens else None,
             mask=mask if self._told_tokens and self.config.padding == "masked" else None,
         )
@@ -148,6 +147,15 @@ class TextTransformer(nn.Module):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.positional_embedding.device
+
+    def _pooled(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return one position (B, W) of each text."""
+        if self.config.pool == "first":
+            return x[:, 0]
+        if self.config.padding != "masked":
+            return x[:, -1]
+        last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(1)
+        return x[torch.arange(len(x), device=x.device), last]
 
 
 def checked(texts: Texts, length: int, vocabulary: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from guidon.guidance.push import Push
 from guidon.guidance.rule import GIVEN, NULL, Branch, Guided, Moment, Predictions, Rule
 from guidon.noise.level import Level
 from guidon.noise.prediction import Prediction
+from guidon.sampling.known import Known
 from guidon.solvers.solver import Ask, Noise, Solver
 
 Told = Context | Callable[[int], Context] | None
@@ -76,6 +77,7 @@ class Trajectory:
             cannot be told that.
         noise: gives noise of the shape of ``x``.
         row_noise: gives noise for conditions, (B, *shape), for rules that blur them.
+        known: pixels that stay what they are; None where nothing is known.
         look_on: called with the `Event` of every evaluation.
 
     Attributes:
@@ -101,6 +103,7 @@ class Trajectory:
         noise: Noise,
         *,
         row_noise: RowNoise | None = None,
+        known: Known | None = None,
         look_on: Callable[[Event], None] | None = None,
     ) -> None:
         if len(levels) < 2:
@@ -111,7 +114,7 @@ class Trajectory:
         self.queries: tuple[Query, ...] = ()
         self.failed = False
         self._levels, self._solver, self._rule, self._contexts = levels, solver, rule, contexts
-        self._noise, self._row_noise, self._look_on = noise, row_noise, look_on
+        self._noise, self._row_noise, self._known, self._look_on = noise, row_noise, known, look_on
         self._taken: dict[tuple[int, tuple[int, ...]], tuple[Context, Context]] = {}
         self._asked = 0
         self._evaluations = torch.zeros(x.shape[0], dtype=torch.long) if look_on is not None else None
@@ -177,6 +180,8 @@ class Trajectory:
                 else:
                     predictions = yield (self._query(ask.plain, ask, None),)
                     guided, after = Guided.plain(predictions[ask.plain]), before
+                if self._known is not None:
+                    guided = self._known.kept(guided, ask.at.here)
                 self._check_numbers(predictions, guided, ask.at)
                 if self._look_on is not None:
                     self._look_on(Event(ask.at, predictions, guided, self._counted()))

@@ -18,6 +18,7 @@ from guidon.guidance.rule import Rule
 from guidon.noise.level import Level
 from guidon.noise.process import Process
 from guidon.sampling.engine import Denoises, Engine
+from guidon.sampling.known import Known
 from guidon.sampling.randomness import PerImageNoise
 from guidon.sampling.trace import Trace
 from guidon.sampling.trajectory import Told, Trajectory
@@ -90,6 +91,7 @@ def generate(
     seeds: Sequence[int],
     shape: Sequence[int],
     temperature: float = 1.0,
+    known: Known | None = None,
     device: torch.device | str = "cpu",
     batching: str = "joint",
     max_batch: int | None = None,
@@ -107,6 +109,7 @@ def generate(
         seeds: one per image.
         shape: of one image, (C, H, W).
         temperature: what the noise that sampling starts from is multiplied by.
+        known: pixels that stay what they are; None where nothing is known.
         device: where the state lives.
         batching, max_batch: see `Engine`.
         on_step: called after each evaluation with (steps done, steps, the guided estimate of the images).
@@ -122,7 +125,7 @@ def generate(
     engine = Engine(networks, batching=batching, max_batch=max_batch)
     seen = Trace() if trace else None
     look_on = seen.look_on if seen else None
-    trajectory = Trajectory(x, levels, solver, rule, contexts, noise, row_noise=row_noise, look_on=look_on)
+    trajectory = Trajectory(x, levels, solver, rule, contexts, noise, row_noise=row_noise, known=known, look_on=look_on)
     if seen is not None:
         seen.most = sum(not branch.inner for branch in trajectory.most)
     engine.join(trajectory)

@@ -21,12 +21,12 @@ from guidon.checkpoints.native import read_tensors
 from guidon.errors import BadRecipe, DamagedCheckpoint, MissingFile
 from guidon.model import Model
 from guidon.models.attention import SelfAttention
-from guidon.models.inject import CrossAttention
+from guidon.models.inject import TokenListener
 from guidon.models.text import TokenAttention
 from guidon.training.run_recipe import Section
 
 ADAPTER, SETTINGS = "lora.safetensors", "lora.json"
-ATTENTION = (SelfAttention, CrossAttention, TokenAttention)
+ATTENTION = (SelfAttention, TokenListener, TokenAttention)
 
 
 class LoRA(Section):
@@ -121,36 +121,44 @@ def add_adapter(model: Model, folder: str | Path, scale: float = 1.0) -> None:
     """Add what a run learned to the model that it started from, or to another of the same shape.
 
     Args:
-        model: changed in place.
+        model: changed in place, by all that is in the folder or not at all.
         folder: of the run, with ``lora.safetensors`` and ``lora.json``.
         scale: how much of it, 1 for all.
 
     Raises:
         MissingFile: there is no adapter in the folder.
-        DamagedCheckpoint: it does not fit the model.
+        DamagedCheckpoint: it cannot be read, or does not fit the model.
     """
     folder = Path(folder)
     if not (folder / ADAPTER).is_file() or not (folder / SETTINGS).is_file():
         raise MissingFile(f"{folder} has no {ADAPTER} with its {SETTINGS}; give the folder of a run with adapt.lora")
-    settings, tensors = json.loads((folder / SETTINGS).read_text()), read_tensors(folder / ADAPTER)
-    parameters = dict(model.named_parameters())
-    for name in settings["maps"]:
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+        maps, share = list(settings["maps"]), scale * settings["alpha"] / settings["rank"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{folder / SETTINGS} is not readable ({error!r}); copy it again") from error
+    tensors, parameters = read_tensors(folder / ADAPTER), dict(model.named_parameters())
+    added: list[tuple[nn.Parameter, Tensor]] = []
+    for name in maps:
         try:
-            into, out_of = tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"]
-            parameters[f"{name}.weight"].add_(out_of @ into, alpha=scale * settings["alpha"] / settings["rank"])
+            weight = parameters[f"{name}.weight"]
+            more = tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
+            added.append((weight, more.to(weight).view_as(weight)))
         except (KeyError, RuntimeError) as error:
             raise DamagedCheckpoint(
                 f"{folder / ADAPTER} does not fit this model at {name}; add it to the model it is of"
             ) from error
+    for weight, more in added:
+        weight.add_(more, alpha=share)
 
 
 def trained_share(model: nn.Module) -> float:
-    """Return the number of weights that are trained as part of those of the model without additions."""
+    """Return how many weights are trained, as a share of those of the model without additions; what LoRA adds counts as trained."""
     own = sum(p.numel() for name, p in model.named_parameters() if ".lora_" not in name)
     return sum(p.numel() for p in model.parameters() if p.requires_grad) / own
 
 
 def changed_share(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
-    """Return the part of the weights that differ between two states of one model."""
+    """Return the share of the weights that differ between two states of one model, additions merged into what they were added to."""
     differing = sum(int((after[name].cpu() != value.cpu()).sum()) for name, value in before.items())
     return differing / sum(value.numel() for value in before.values())

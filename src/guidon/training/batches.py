@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from guidon.training.records import Skipped, Uncaptioned
 
 T = TypeVar("T")
 SOME = 20_000  # captions that tell enough of a language
+FEW = 10  # images that are shown where none are held out
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,19 @@ class TrainingData(ABC):
         return self._batches(batch_size, start_step, slice(rank * part, (rank + 1) * part))
 
     def wordings(self) -> Iterator[str]:
-        """Yield the texts that the captions are made of, to learn a vocabulary from; of endless data the first `SOME`."""
-        seen = 0
-        for batch in self.batches(256):
-            yield from batch.captions or ()
-            seen += len(batch)
-            if batch.captions is None or seen >= SOME:
-                return
+        """Yield the texts that the captions are made of, to learn a vocabulary from; of endless data the first `SOME` or a few more."""
+        return iter(())
+
+    @cached_property
+    def shown(self) -> Batch:
+        """A few images to show along a run: those held out, or else the first that are trained on."""
+        if self.held_out is not None:
+            return self.held_out
+        state = self.state_dict()
+        with closing(self.batches(FEW)) as batches:  # type: ignore[type-var]
+            first = next(batches)
+        self.load_state_dict(state)  # how far a stream was read is not changed by that
+        return first
 
     def check_captions(self) -> None:
         """Refuse data without a single caption, where a model is to learn from texts; raises `DataError`."""

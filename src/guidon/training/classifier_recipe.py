@@ -98,7 +98,13 @@ class ClassifierRecipe(RunRecipe[Classifier]):
     model: ClassifierSection = Field(description="what to train")
     train: ClassifierTrainSection = Field(description="how to train it")
 
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Classifier:
+    def build(
+        self,
+        shape: tuple[int, int, int],
+        classes: Sequence[str] | None,
+        texts: Wordings = tuple,
+        further: Sequence[str] = (),
+    ) -> Classifier:
         """Return a new classifier for images (C, H, W) of these classes.
 
         Raises:
@@ -144,7 +150,8 @@ class ClassifierRecipe(RunRecipe[Classifier]):
         classifier = trainer.average.model
         report = calibrate(classifier, held.images, held.labels, seed=self.train.seed)
         classifier.config = classifier.config.model_copy(update={"calibration": report.calibration})
-        write_report(report, out)
+        if trainer.accelerator.is_main_process:
+            write_report(report, out)
 
 
 def base_config(base: str) -> ModelConfig:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from guidon.checkpoints.atomic import write_text
-from guidon.errors import BadRecipe, MissingFile
+from guidon.errors import BadRecipe, BadValue, MissingFile
 from guidon.model import Model
 from guidon.model_config import ModelConfig, SampleDefaults
 from guidon.training.adapt import AdaptSection, adapt, changed_share, merge, save_adapter, trained_share
@@ -66,6 +66,14 @@ class FinetuneRecipe(DenoisingRecipe):
     train: TuningTrainSection = Field(description="how to train it")
     sample: SampleDefaults | None = Field(None, description="how the model is sampled by default; absent: as the base")
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.adapt.lora is not None and self.train.power_averages:
+            raise BadValue(
+                "train.power_averages holds whole models, and adapt.lora trains what is added to one; leave out one of them"
+            )
+        return self
+
     def open(self) -> TrainingData:
         """Return the data in the shape of the base, without what is held out.
 
@@ -87,11 +95,17 @@ class FinetuneRecipe(DenoisingRecipe):
             data.check_captions()
         return data
 
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Model:
+    def build(
+        self,
+        shape: tuple[int, int, int],
+        classes: Sequence[str] | None,
+        texts: Wordings = tuple,
+        further: Sequence[str] = (),
+    ) -> Model:
         """Return the base with what is not trained frozen; its tokenizer warns once of captions that it cuts.
 
         Raises:
-            BadRecipe: its images or its classes are not those of the data, or nothing is left to train.
+            BadRecipe: its images or its classes are not those of the data, it cannot do without a class, or nothing is left to train.
             MissingFile, DamagedCheckpoint: it cannot be loaded.
         """
         model = Model.from_pretrained(self.base)
@@ -104,8 +118,12 @@ class FinetuneRecipe(DenoisingRecipe):
                 f"the base {self.base} has {len(model.classes)} classes, the data {len(classes or ())} or others; name their column"
                 " in data.label_column, and list those of the base in data.classes"
             )
+        if model.classes is not None and not model.has_null and self.train.objective.dropout > 0:
+            raise BadRecipe(
+                f"the base {self.base} never learned to do without a class, so none can be dropped; set train.objective.dropout to 0"
+            )
         if model.tokenizer is not None:
-            model.tokenizer.encode(list(texts()))
+            model.tokenizer.encode([*texts(), *further, *self.train.sample_prompts])
         if self.sample is not None:
             model.config = model.config.model_copy(update={"sample": self.sample})
         adapt(model, self.adapt)
@@ -127,18 +145,24 @@ class FinetuneRecipe(DenoisingRecipe):
             self.sheet(trainer, out)
 
     def finish(self, trainer: Trainer[Model], out: Path) -> None:
-        """Measure, draw the last sample grid, write what LoRA learned, merge it, and say in finetune.json what changed."""
+        """Measure, draw the last sample grid, write what LoRA learned, merge it, and say in finetune.json what changed.
+
+        Of the shares there, the trained one is of what had a gradient, as many weights as the base has being 1, and the changed one of
+        the base's own weights that differ in the end: LoRA trains few and changes whole matrices.
+        """
         super().finish(trainer, out)
-        model = trainer.average.model
-        if self.train.sample_every:
+        model, main = trainer.average.model, trainer.accelerator.is_main_process
+        if main and self.train.sample_every:
             self.sheet(trainer, out)
         account: dict[str, Any] = {"base": self.base, "trained_share": trained_share(trainer.model)}
         if self.adapt.lora is not None:
-            save_adapter(model, self.adapt.lora, self.base, out)
+            if main:
+                save_adapter(model, self.adapt.lora, self.base, out)
             merge(model)
         account["changed_share"] = changed_share(Model.from_pretrained(self.base).state_dict(), model.state_dict())
         model.config = model.config.model_copy(update={"training": {**model.config.training, "finetuned": account}})
-        write_text(out / REPORT, json.dumps(account, indent=2) + "\n")
+        if main:
+            write_text(out / REPORT, json.dumps(account, indent=2) + "\n")
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from guidon.lettering import font as font_of
 from guidon.model import Model
 from guidon.tasks.generate import to_uint8
 from guidon.training.batches import Batch, TrainingData
@@ -31,7 +32,7 @@ def sample_grid(
 
     Args:
         model: to sample.
-        weights: of the rows.
+        weights: of the rows; a model that never learned to do without a class has one of weight 1.
         prompts: of a model of texts.
         shown: images of which a model that enlarges or completes is shown the first, small or with a square cut out.
         seed: of the first column.
@@ -43,14 +44,14 @@ def sample_grid(
     asked: Any = told or None
     if told and model.tokenizer is not None:  # whoever trains has been warned of texts that are too long
         asked = model.tokenizer.encode(told, warn=False)
-    rows = []
-    for weight in weights if told else (1.0,):
+    rows, weights = [], weights if told and model.has_null else (1.0,)
+    for weight in weights:
         rows.append(model.sample(asked, n=None if told else count, rule=float(weight), seed=seed, **beside).x)
     pixels = to_uint8(torch.stack(rows)).permute(0, 1, 3, 4, 2).cpu().numpy()  # (R, N, H, W, C)
     texts = [str(text or "(no text)") for text in told] if model.config.text is not None else []
     scale = max(1, (TEXT_CELL if texts else CELL) // max(model.shape[1:]))
     height, width = model.shape[1] * scale, model.shape[2] * scale
-    font, small = ImageFont.load_default(14), ImageFont.load_default(11)
+    font, small = font_of(14), font_of(11)
     captions = [wrapped(text, small, width - 6) for text in texts]
     left, top = MARGIN if told else 0, LINE * max((text.count("\n") + 1 for text in captions), default=0)
     top += 8 if captions else 0

@@ -78,8 +78,8 @@ def hold_out(data: TrainingData, share: float, *, seed: int) -> TrainingData:
     """
     if not isinstance(data, MemoryData | LazyData):
         raise NotSupported(
-            "a stream cannot be told beforehand which images to hold out; leave data.streaming out, or name another part of"
-            " the source in data.validation"
+            "a stream cannot be told beforehand which images to hold out; leave data.streaming out, name another part of"
+            " the source in data.validation, or hold out none with data.hold_out=null"
         )
     size = data.size or 0
     count = min(round(share * size), MOST)

@@ -160,8 +160,8 @@ def _finish(trainer: Trainer[Trained], out: Path, loss: float | None) -> Trained
     model = trainer.average.model
     model.config = model.config.model_copy(update={"training": account})
     model.name = str(out / "model")
+    trainer.recipe.finish(trainer, out)
     if trainer.accelerator.is_main_process:
-        trainer.recipe.finish(trainer, out)
         model.save_pretrained(out / "model")
         write_text(out / "train.json", json.dumps(account, indent=2) + "\n")
         for items in (skipped, uncaptioned):

@@ -46,14 +46,14 @@ class TextSection(Section):
         " the folder or hub id of a CLIP or a T5",
     )
 
-    def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
-        """Return what makes tokens of texts such as these, with a warning where some are too long."""
+    def tokenizer(self, texts: Iterable[str], further: Sequence[str] = ()) -> Tokenizer:
+        """Return what makes tokens of texts such as these, with a warning where some of them, or of further ones, are too long."""
         known = list(texts)
         if isinstance(self.encoder, FrozenTextConfig):
             tokenizer = frozen_tokenizer(self.encoder.source, self.context)
         else:
             tokenizer = train_tokenizer(known, size=self.vocabulary, context=self.context)
-        tokenizer.encode(known)
+        tokenizer.encode([*known, *further])
         return tokenizer
 
 
@@ -176,16 +176,17 @@ class DenoisingRecipe(RunRecipe[Model]):
 
     def sheet(self, trainer: Trainer[Model], out: Path) -> None:
         """Draw a sample grid of the averaged model, of the same prompts and the same noise at every step."""
-        told = self.train.sample_prompts or first_captions(trainer.data)
-        picture = sample_grid(
-            trainer.average.model, self.train.sample_weights, prompts=told, shown=trainer.data.held_out
-        )
+        model, data = trainer.average.model, trainer.data
+        told = self.train.sample_prompts or first_captions(data)
+        shown = data.shown if model.config.inpaint or model.low_res else None
+        picture = sample_grid(model, self.train.sample_weights, prompts=told, shown=shown)
         write_bytes(out / "samples" / f"step-{trainer.step:07d}.png", png_bytes(picture))
 
     def finish(self, trainer: Trainer[Model], out: Path) -> None:
         """Store the last power averages, and measure the loss on images held out."""
-        _store(trainer, out)
-        self._validate(trainer, out)
+        if trainer.accelerator.is_main_process:
+            _store(trainer, out)
+            self._validate(trainer, out)
 
     def undropped(self) -> Self:
         """Return the recipe with no condition dropped, and all times equally likely, as the loss is measured."""
@@ -266,9 +267,16 @@ class Recipe(DenoisingRecipe):
             sample=self.sample,
         )
 
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Model:
+    def build(
+        self,
+        shape: tuple[int, int, int],
+        classes: Sequence[str] | None,
+        texts: Wordings = tuple,
+        further: Sequence[str] = (),
+    ) -> Model:
         """Return a new model for images (C, H, W) of these classes, or told such texts; raises as `model_config_for` does."""
-        tokenizer = None if self.model.text is None else self.model.text.tokenizer(texts())
+        told, further = self.model.text, (*further, *self.train.sample_prompts)
+        tokenizer = None if told is None else told.tokenizer(texts(), further)
         return Model(self.model_config_for(shape, classes, tokenizer), tokenizer)
 
 

@@ -19,6 +19,8 @@ CHUNK = 256
 class Account(ABC):
     """Counts items that something is the matter with, each once, with the reason; safe to use from several threads.
 
+    Where several processes decode their own part of every batch, each counts what it met itself; the first one's is reported.
+
     Args:
         total: how many items there are in all; None where nobody knows.
     """

@@ -161,8 +161,21 @@ class RunRecipe(Section, ABC, Generic[Trained]):
         return open_divided(self.data, seed=self.train.seed)
 
     @abstractmethod
-    def build(self, shape: tuple[int, int, int], classes: Sequence[str] | None, texts: Wordings = tuple) -> Trained:
-        """Return what is trained, new, for images (C, H, W) of these classes (None: the data have none) and such texts."""
+    def build(
+        self,
+        shape: tuple[int, int, int],
+        classes: Sequence[str] | None,
+        texts: Wordings = tuple,
+        further: Sequence[str] = (),
+    ) -> Trained:
+        """Return what is trained, new.
+
+        Args:
+            shape: (C, H, W) of the images.
+            classes: None where the data have none.
+            texts: what a model of texts is told, to learn a vocabulary from.
+            further: what else it is told, when it is measured.
+        """
 
     @abstractmethod
     def loss(self, model: Trained) -> Loss:
@@ -184,7 +197,7 @@ class RunRecipe(Section, ABC, Generic[Trained]):
         """Do what a run does after a step, besides logs and checkpoints."""
 
     def finish(self, trainer: Trainer[Any], out: Path) -> None:
-        """Do what a run does at its end, before what was trained is saved."""
+        """Do what a run does at its end, before what was trained is saved: in every process, of which the main one alone writes."""
 
     @classmethod
     def load(cls, path: str | Path, sets: Sequence[str] = ()) -> Self:
@@ -318,31 +331,49 @@ def problems(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     """
     listed: set[tuple[str, ...]] = set()
     for problem in error.errors():
-        *section, key = place = [str(part) for part in problem["loc"]] or [""]
+        places = [str(part) for part in problem["loc"]]
+        *section, key = place = [part for i, part in enumerate(places) if part not in _kinds(root, places[:i])] or [""]
         name = f"{'.'.join(place)}: " if key else ""  # what does not fit together has no place
         if problem["type"] == "extra_forbidden":
-            known = _fields(root, section)
+            known = _fields(root, places[:-1])
             there = "" if tuple(section) in listed else f"; the keys there are: {', '.join(known)}"
             listed.add(tuple(section))
             yield f"{name}there is no such key{nearest(key, known)}{there}"
         elif problem["type"] == "value_error":  # ours: it says what was wrong and what to do
             yield f"{name}{problem['msg'].removeprefix('Value error, ')}"
+        elif problem["type"] == "union_tag_invalid":
+            yield f"{name}kind is {problem['ctx']['expected_tags'].replace(',', ' or')}, not {problem['ctx']['tag']!r}"
         else:
             message = problem["msg"]
             got = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
             yield f"{name}{message[0].lower()}{message[1:]}{got}"
 
 
+def _kinds(model: Any, place: Sequence[str]) -> list[str]:
+    """Return the names by which kinds of a section are told apart in a place; none where there is one kind."""
+    there = _sections_at(model, place)
+    return [section.model_fields["kind"].default for section in there] if len(there) > 1 else []
+
+
 def _fields(model: Any, place: Sequence[str]) -> list[str]:
+    return sorted({name for section in _sections_at(model, place) for name in section.model_fields})
+
+
+def _sections_at(model: Any, place: Sequence[str]) -> list[type[BaseModel]]:
+    """Return the sections that can stand in a place: one, or several kinds of which the last part of it may name one."""
     for part in place:
-        kinds = {kind.__name__: kind for kind in _sections(model)}
-        named = [kind.model_fields[part].annotation for kind in kinds.values() if part in kind.model_fields]
-        model = named[0] if named else model  # else a part that tells kinds of a section apart
-    return sorted({name for kind in _sections(model) for name in kind.model_fields})
+        there = sections(model)
+        named = [section for section in there if part in section.model_fields]
+        model = (
+            named[0].model_fields[part].annotation
+            if named
+            else next(section for section in there if section.model_fields["kind"].default == part)
+        )
+    return sections(model)
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def sections(annotation: Any) -> list[type[BaseModel]]:
     """Return the sections that an annotation such as ``Section | None`` speaks of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]
+    return [section for part in get_args(annotation) for section in sections(part)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from itertools import count
@@ -13,8 +14,11 @@ import torch
 from guidon.errors import BadRecipe
 from guidon.scenes.draw import draw
 from guidon.scenes.render import SMALLEST, render
-from guidon.training.batches import Batch, TrainingData, ahead, decoding_threads, random_for
+from guidon.scenes.scene import Scene
+from guidon.training.batches import SOME, Batch, TrainingData, ahead, decoding_threads, random_for
 from guidon.training.records import Skipped, Uncaptioned
+
+PART = 256  # scenes that are drawn at once to learn their language
 
 
 class SceneData(TrainingData):
@@ -43,13 +47,20 @@ class SceneData(TrainingData):
         if held_out:
             self.held_out = self._drawn("held out scenes", 0, held_out, slice(None))
 
+    def wordings(self) -> Iterator[str]:
+        return (text for step in range(math.ceil(SOME / PART)) for _, text in self._scenes("scenes", step, PART))
+
     def _batches(self, batch_size: int, start_step: int, part: slice) -> Iterator[Batch]:
         jobs = (partial(self._drawn, "scenes", step, batch_size, part) for step in count(start_step))
         return ahead(jobs, workers := decoding_threads(), 2 * workers)
 
     def _drawn(self, purpose: str, step: int, batch_size: int, part: slice) -> Batch:
-        rng = random_for(purpose, self.seed, step)
-        scenes = [draw(rng) for _ in range(batch_size)][part]
+        scenes = self._scenes(purpose, step, batch_size)[part]
         pixels = np.stack([render(scene, self.shape[1]) for scene, _ in scenes]).transpose(0, 3, 1, 2)
         captions = [((caption,),) for _, caption in scenes]
         return self._batch(step, batch_size, part, torch.from_numpy(np.ascontiguousarray(pixels)), None, captions)
+
+    def _scenes(self, purpose: str, step: int, count: int) -> list[tuple[Scene, str]]:
+        """Return the scenes of a step with their captions; nothing is painted yet."""
+        rng = random_for(purpose, self.seed, step)
+        return [draw(rng) for _ in range(count)]

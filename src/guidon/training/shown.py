@@ -17,7 +17,7 @@ from guidon.training.batches import random_for
 from guidon.training.objective import DenoisingLoss, Draw, Objective
 
 ALL, NONE = 0.2, 0.1  # shares of the images that are erased altogether, and not at all
-MOST = 4  # rectangles that are erased of the others
+BOXES = 4  # rectangles that are erased of the others, at most
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,15 @@ def random_masks(count: int, size: Sequence[int], rng: np.random.Generator) -> T
 
     Source: erasing random regions is how Nichol et al. (arXiv 2112.10741, section 2.4) train for inpainting; the regions are not told.
     """
-    kind, boxes = rng.random(count), rng.integers(1, MOST + 1, count)
-    lengths = rng.uniform(1 / 8, 3 / 4, (count, MOST, 2))
-    starts = rng.random((count, MOST, 2)) - lengths / 2  # their middles lie anywhere, so they may hang over the edges
+    kind, boxes = rng.random(count), rng.integers(1, BOXES + 1, count)
+    lengths = rng.uniform(1 / 8, 3 / 4, (count, BOXES, 2))
+    starts = rng.random((count, BOXES, 2)) - lengths / 2  # their middles lie anywhere, so they may hang over the edges
     places = [(np.arange(side) + 0.5) / side for side in size]  # the middle of every row and column
     inside: list[np.ndarray] = [
         (starts[..., axis, None] <= where) & (where < (starts + lengths)[..., axis, None])
         for axis, where in enumerate(places)
-    ]  # each (count, MOST, H or W)
-    used = np.arange(MOST) < boxes[:, None]
+    ]  # each (count, BOXES, H or W)
+    used = np.arange(BOXES) < boxes[:, None]
     erased: np.ndarray = (inside[0][..., :, None] & inside[1][..., None, :] & used[..., None, None]).any(
         1
     )  # (count, H, W)

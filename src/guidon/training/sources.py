@@ -113,13 +113,15 @@ class DataConfig(BaseModel):
                 f"give either captions or caption_column; a template can name the column: '{{{self.caption_column}}}'"
             )
         if self.format == "shapes" or (self.format is None and self.source == "shapes"):
-            idle = [name for name in self._changed if name not in OF_SHAPES]
+            idle = [
+                name for name in self._changed if name not in OF_SHAPES and (name, self.channels) != ("channels", 3)
+            ]
             if idle:
                 why = (
                     " (a moved or mirrored scene would belie its caption)" if {"flip", "crop", "zoom"} & {*idle} else ""
                 )
                 raise BadValue(
-                    f"the shapes are drawn on the fly, so {', '.join(idle)} is not for them{why}; leave it out, or set data.source"
+                    f"the shapes are drawn on the fly, so {', '.join(idle)} cannot be set for them{why}; leave it out, or set data.source"
                 )
         return self
 

@@ -98,7 +98,8 @@ class Trainer(Generic[Trained]):
         self.data = recipe.open()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = recipe.build(self.data.shape, self.data.classes, self.data.wordings)
+            held = self.data.held_out.captions if self.data.held_out is not None else None
+            self.model = recipe.build(self.data.shape, self.data.classes, self.data.wordings, held or ())
         self._layout = torch.channels_last if train.channels_last else torch.contiguous_format
         self.model.to(self.device, memory_format=self._layout)  # type: ignore[call-overload]
         self.average = Average(self.model, registry.parse("average", train.average))

@@ -17,9 +17,9 @@ from guidon.training.batches import Batch
 if TYPE_CHECKING:
     from guidon.training.recipe import DenoisingRecipe
 
-MOST = 512  # images that are measured on; the noise is the same each time, so differences show on few
+MEASURED = 512  # images that are measured on; the noise is the same each time, so differences show on few
 PART = 64  # of them at once
-REPORT = "validation.json"
+LOSSES = "validation.json"
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def validation_loss(recipe: DenoisingRecipe, model: Model, held: Batch) -> float
     Args:
         recipe: says what is minimised; it drops no condition.
         model: to measure.
-        held: the images; `MOST` of them are used, evenly spread.
+        held: the images; `MEASURED` of them are used, evenly spread.
     """
-    chosen = torch.linspace(0, len(held) - 1, min(len(held), MOST)).round().long()
+    chosen = torch.linspace(0, len(held) - 1, min(len(held), MEASURED)).round().long()
     images = held.images[chosen]
     labels = None if held.labels is None else held.labels[chosen]
     captions = None if held.captions is None else [held.captions[i] for i in chosen]
@@ -73,7 +73,7 @@ def note(folder: Path, found: Validation) -> list[Validation]:
     except MissingFile:
         before = []
     entries = [*before, found]
-    write_text(folder / REPORT, json.dumps([asdict(entry) for entry in entries], indent=1) + "\n")
+    write_text(folder / LOSSES, json.dumps([asdict(entry) for entry in entries], indent=1) + "\n")
     return entries
 
 
@@ -85,8 +85,8 @@ def read_validation(folder: Path) -> list[Validation]:
         DamagedCheckpoint: the file is cut short.
     """
     try:
-        return [Validation(**entry) for entry in json.loads((folder / REPORT).read_text())]
+        return [Validation(**entry) for entry in json.loads((folder / LOSSES).read_text())]
     except FileNotFoundError as error:
-        raise MissingFile(f"{folder} has no {REPORT}; set data.hold_out or data.validation") from error
+        raise MissingFile(f"{folder} has no {LOSSES}; set data.hold_out or data.validation") from error
     except (ValueError, TypeError) as error:
-        raise DamagedCheckpoint(f"{folder / REPORT} is not readable ({error}); copy it again") from error
+        raise DamagedCheckpoint(f"{folder / LOSSES} is not readable ({error}); copy it again") from error
