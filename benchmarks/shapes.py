@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from cifar10 import ROOT
 from cyclopts import App
 from shapes_curves import draw_curves, draw_samples
@@ -85,7 +86,9 @@ def train(plan: Plan) -> dict[str, Any]:
         sets = ["--set", *plan.sets] if plan.sets else []
         line = [sys.executable, "-m", "guidon", "train", plan.recipe, "-o", str(run), *sets]
         subprocess.run([*line, *(["--resume"] if (run / "recipe.yaml").exists() else [])], check=True, cwd=ROOT)
-    return dict(json.loads((run / "train.json").read_text()))
+    settings = yaml.safe_load((run / "recipe.yaml").read_text())["train"]
+    account: dict[str, Any] = json.loads((run / "train.json").read_text())
+    return account | {"settings": {name: settings[name] for name in ("budget", "steps", "threads", "batch_size")}}
 
 
 def follow(plan: Plan) -> dict[str, Any]:
