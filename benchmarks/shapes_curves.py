@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-SCALE, GAP, LEFT, TOP = 3, 6, 64, 58  # pixels of an image's pixel, and around images
+SCALE, GAP, LEFT, TOP = 3, 6, 88, 58  # pixels of an image's pixel, and around images
 
 Curve = Sequence[Mapping[str, Any]]
 
