@@ -172,7 +172,7 @@ def test_the_recipe_of_the_emoji_builds_what_it_says() -> None:
             "model.text.encoder.hidden: there is no such key; the keys there are: "
             "final_norm, heads, kind, layers, padding, pool, width",
         ),
-        ("model.text.contxt=3", "model.text.contxt: there is no such key, did you mean 'context'?"),
+        ("model.text.contxt=3", "model.text.contxt: there is no such key (did you mean 'context'?)"),
     ],
 )
 def test_what_is_wrong_with_a_text_section_is_said_by_its_own_name(tmp_path: Path, change: str, says: str) -> None:
