@@ -30,7 +30,7 @@ $(VENV)/.ok: pyproject.toml constraints.txt
 install: $(VENV)/.ok ## make the virtual environment with the locked versions
 
 lock: ## write constraints.txt anew
-	env -u UV_FIND_LINKS $(BIN)/uv pip compile --python 3.11 --universal pyproject.toml --extra dev --extra bench -c pin.in -o constraints.txt --no-header --no-annotate
+	env -u UV_FIND_LINKS $(BIN)/uv pip compile --python 3.11 --universal pyproject.toml --extra dev --extra bench --extra ray -c pin.in -o constraints.txt --no-header --no-annotate
 
 demo: install ## train on digits, sample, measure, show: demo/report.html and demo/guidance.png
 	$(BIN)/guidon demo -o demo

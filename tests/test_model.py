@@ -74,6 +74,18 @@ def test_an_image_depends_on_its_seed_alone(model: Model) -> None:
     torch.testing.assert_close(together, sequential, atol=1e-5, rtol=1e-5)
 
 
+def test_half_precision_is_of_the_networks_alone(model: Model) -> None:
+    exact, half = (model.sample(seed=3, steps=4, rule="fdg([4, 2])", precision=p) for p in ("fp32", "bf16"))
+    assert half.x.dtype == torch.float32 and half.record["precision"] == "bf16"
+    apart = (half.x - exact.x).abs().max() / exact.x.abs().max()
+    assert 1e-5 < apart < 0.1
+    # what the rule does to beliefs, and the solver to states, is not rounded: more than eight bits are left
+    assert not torch.equal(half.x, half.x.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        everything = model.sample(seed=3, steps=4, rule="fdg([4, 2])")
+    assert not torch.equal(everything.x, half.x)
+
+
 def test_the_label_and_the_weight_matter(model: Model) -> None:
     cat, dog, none = (model.sample([label], seed=0, steps=3, rule="cfg(1)").x for label in ("cat", "dog", None))
     assert (cat - dog).abs().max() > 1e-3

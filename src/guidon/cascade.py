@@ -16,7 +16,7 @@ from guidon.model import Model
 from guidon.model_request import Label
 from guidon.tasks.generate import Samples, to_uint8
 
-SHARED = ("batching", "max_batch", "on_step")  # settings of how to compute, which are for both
+SHARED = ("batching", "max_batch", "precision", "on_step")  # settings of how to compute, which are for both
 OTHER_STREAM = 0x2545F491  # the upsampler's noise is not that of the small images again
 KEPT = ("model", "rule", "solver", "grid", "steps", "temperature", "nfe")
 

@@ -190,7 +190,7 @@ def test_wrong_batch_of_weights() -> None:
 
 
 def test_bad_settings() -> None:
-    for options in ({"batching": "maybe"}, {"max_batch": 0}):
+    for options in ({"batching": "maybe"}, {"max_batch": 0}, {"precision": "fp16"}):
         with pytest.raises(BadValue):
             Engine({}, **options)  # type: ignore[arg-type]
     with pytest.raises(BadValue, match="two levels"):

@@ -38,6 +38,9 @@ class Denoises(Protocol):
         ...
 
 
+PRECISIONS = ("fp32", "bf16")
+
+
 class Engine:
     """Answers the questions of many trajectories in as few forwards as possible.
 
@@ -45,6 +48,7 @@ class Engine:
         networks: the networks that branches name, for instance {"main": denoiser}.
         batching: "joint" puts all that fits into one forward; "sequential" runs every query on its own (less memory).
         max_batch: rows of one forward at most; larger groups run in chunks.
+        precision: "fp32", or "bf16": matrix products and convolutions of the networks in half precision, all else as it is.
 
     Attributes:
         live: the trajectories that are under way. Add with `join`, take out with `leave`, at any round.
@@ -53,13 +57,20 @@ class Engine:
     """
 
     def __init__(
-        self, networks: Mapping[str, Denoises], *, batching: str = "joint", max_batch: int | None = None
+        self,
+        networks: Mapping[str, Denoises],
+        *,
+        batching: str = "joint",
+        max_batch: int | None = None,
+        precision: str = "fp32",
     ) -> None:
         if batching not in ("joint", "sequential"):
             raise BadValue(f"batching is joint or sequential, got {batching!r}")
         if max_batch is not None and max_batch < 1:
             raise BadValue(f"max_batch is at least 1, got {max_batch}")
-        self.networks, self.batching, self.max_batch = networks, batching, max_batch
+        if precision not in PRECISIONS:
+            raise BadValue(f"precision is fp32 or bf16, got {precision!r}")
+        self.networks, self.batching, self.max_batch, self.precision = networks, batching, max_batch, precision
         self.live: list[Trajectory] = []
         self._joined: dict[tuple[Context, ...], Context] = {}
         self.forwards = self.rows = 0
@@ -184,8 +195,12 @@ class Engine:
         return _concatenated(parts, x, level)
 
     def _ask(self, branch: Branch, x: Tensor, level: Level, context: Context, perturbed: Perturbed) -> Prediction:
-        network: Any = self.networks[branch.network]
         self.forwards += 1
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self._believed(branch, x, level, context, perturbed)
+
+    def _believed(self, branch: Branch, x: Tensor, level: Level, context: Context, perturbed: Perturbed) -> Prediction:
+        network: Any = self.networks[branch.network]
         if branch.gradient:
             with torch.inference_mode(False), torch.enable_grad():
                 x = x.detach().clone().requires_grad_()

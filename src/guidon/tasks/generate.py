@@ -95,6 +95,7 @@ def generate(
     device: torch.device | str = "cpu",
     batching: str = "joint",
     max_batch: int | None = None,
+    precision: str = "fp32",
     on_step: OnStep | None = None,
     trace: bool = False,
 ) -> Samples:
@@ -111,7 +112,7 @@ def generate(
         temperature: what the noise that sampling starts from is multiplied by.
         known: pixels that stay what they are; None where nothing is known.
         device: where the state lives.
-        batching, max_batch: see `Engine`.
+        batching, max_batch, precision: see `Engine`.
         on_step: called after each evaluation with (steps done, steps, the guided estimate of the images).
         trace: whether to record what guidance does.
 
@@ -122,7 +123,7 @@ def generate(
     noise = PerImageNoise(seeds, shape, device)
     row_noise = PerImageNoise([seed ^ OTHER_STREAM for seed in seeds], shape, device).of_shape
     x = noise() * (temperature * process.start_scale(levels[0]))
-    engine = Engine(networks, batching=batching, max_batch=max_batch)
+    engine = Engine(networks, batching=batching, max_batch=max_batch, precision=precision)
     seen = Trace() if trace else None
     look_on = seen.look_on if seen else None
     trajectory = Trajectory(x, levels, solver, rule, contexts, noise, row_noise=row_noise, known=known, look_on=look_on)
