@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
-import re
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from guidon.classifier_request import load_classifier
 from guidon.clip import Clip
 from guidon.errors import BadValue, MissingFile, NotSupported
 from guidon.model import Model
+from guidon.models.degrade import read_degraded
 
 
 def find_model(source: str | Path) -> str:
@@ -27,6 +26,12 @@ def find_model(source: str | Path) -> str:
     if not surviving(folder / "model").is_dir():
         raise MissingFile(f"the run in {folder} has no model yet; finish it: {resuming(folder)}")
     return str(folder / "model")
+
+
+def holds_model(source: str | Path) -> bool:
+    """Return whether a name is that of a model's folder here, or of a run's."""
+    folder = Path(source).expanduser()
+    return any((folder / name).exists() for name in (CONFIG, "recipe.yaml", f"model/{CONFIG}"))
 
 
 def open_model(source: str | Path, device: str | None = None) -> tuple[Model, str]:
@@ -41,7 +46,7 @@ def open_model(source: str | Path, device: str | None = None) -> tuple[Model, st
         BadValue, NotSupported: no such device.
     """
     name = find_model(source)
-    where = _device(device)
+    where = device_of(device)
     model = Model.from_pretrained(name)
     return model.to(where), file_digest(surviving(local_folder(name)) / TENSORS)
 
@@ -55,16 +60,8 @@ def open_weak(text: str, model: Model, device: str | None = None) -> Model:
         model: the model itself.
         device: as in `open_model`.
     """
-    found = re.fullmatch(r"self(?::([\d.eE+-]+))?(?::(\d+))?", text)
-    if found is None:
-        return open_model(text, device)[0]
-    try:
-        noise = float(found[1] or 0.1)
-    except ValueError:
-        noise = math.nan
-    if not 0 < noise < math.inf:
-        raise BadValue(f"--weak self takes the noise in the weights, a number > 0, for instance self:0.1; got {text!r}")
-    return model.degraded(noise, int(found[2] or 0))
+    noisy = read_degraded(text)
+    return open_model(text, device)[0] if noisy is None else model.degraded(*noisy)
 
 
 def open_classifier(
@@ -77,7 +74,7 @@ def open_classifier(
         calibrated: as in `Classifier.calibrated`; a CLIP has no temperatures.
     """
     name = find_model(source)
-    classifier = load_classifier(name).to(_device(device))
+    classifier = load_classifier(name).to(device_of(device))
     digest = file_digest(surviving(local_folder(name)) / TENSORS)
     if not calibrated:
         return classifier, digest
@@ -92,7 +89,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _device(name: str | None) -> torch.device:
+def device_of(name: str | None) -> torch.device:
+    """Return a device by name, or the first GPU where there is one; raises `BadValue` or `NotSupported`."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

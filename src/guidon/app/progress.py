@@ -18,21 +18,27 @@ def loading(what: str) -> AbstractContextManager[object]:
 
 
 @contextmanager
-def steps_bar(what: str) -> Iterator[Callable[[int, int, Any], None]]:
-    """Show a bar with time left; gives a function to call with (steps done, steps, anything)."""
+def steps_bar(what: str, unit: str = "steps", *, shown: bool = True) -> Iterator[Callable[..., None]]:
+    """Show a bar with time left; gives a function to call with (steps done, steps, anything).
+
+    Args:
+        what: is done.
+        unit: of the steps.
+        shown: False in all processes of a distributed run but one.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("steps"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True) as progress:
         task = progress.add_task(what, total=None)
 
-        def show(done: int, steps: int, _: Any) -> None:
+        def show(done: int, steps: int, _: Any = None) -> None:
             progress.update(task, completed=done, total=steps)
 
         yield show

@@ -7,13 +7,31 @@ number of samples are the same (the estimate falls as the number of samples grow
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from guidon.errors import DataError, NumericalError, ShapeMismatch
+
+Features = Tensor | np.ndarray  # (N, D), in memory or on disk
+
+
+_ROWS = 2000  # vectors that are turned to float64 at once
+
+
+def blocks(features: Features, rows: int | None = None) -> Iterator[Tensor]:
+    """Yield features (N, D) in order, at most ``rows`` of them at a time, each block (B, D) a float64 copy."""
+    rows = min(rows or _ROWS, _ROWS)
+    for start in range(0, len(features), rows):
+        yield doubles(features[start : start + rows])
+
+
+def doubles(features: Features) -> Tensor:
+    """Return features as a float64 tensor in memory."""
+    return features.double() if isinstance(features, Tensor) else torch.from_numpy(np.array(features, np.float64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +101,16 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         DataError: a side has fewer than two vectors.
     """
     _same_dimension(a, b)
-    cross = torch.linalg.svdvals(_root(a.covariance).T @ _root(b.covariance)).sum()
+    cross = torch.linalg.svdvals(root(a.covariance).T @ root(b.covariance)).sum()
     apart = (a.mean - b.mean).square().sum()
     return max(0.0, (apart + a.covariance.trace() + b.covariance.trace() - 2 * cross).item())
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """Return R (D, D) with ``R R^T = covariance``; eigenvalues that rounding made negative count as zero."""
+def root(covariance: Tensor) -> Tensor:
+    """Return R (D, rank) with ``R R^T = covariance``; eigenvalues that are zero but for rounding are left out."""
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0).sqrt()
+    real = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    return vectors[:, real] * values[real].sqrt()
 
 
 def _same_dimension(a: FeatureStatistics, b: FeatureStatistics) -> None:

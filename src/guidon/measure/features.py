@@ -31,6 +31,7 @@ class ClassifierConfig:
         size: side of the square images in pixels.
         widths: channels of the stem and of each stage; every stage halves the side, the last width is the feature dimension.
         stride: the stem divides the side by this, which makes large images affordable.
+        names: of the classes; none where nobody knows them.
     """
 
     classes: int
@@ -38,11 +39,15 @@ class ClassifierConfig:
     size: int
     widths: tuple[int, ...]
     stride: int = 1
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "names", tuple(self.names))
         if self.classes < 2:
             raise BadValue(f"a classifier needs at least two classes, not {self.classes}")
+        if self.names and len(self.names) != self.classes:
+            raise BadValue(f"{len(self.names)} names for {self.classes} classes; give one for each, or none")
         if len(self.widths) < 2 or self.stride < 1 or (self.size // self.stride) >> (len(self.widths) - 1) < 1:
             raise BadValue(
                 f"widths {self.widths} with stride {self.stride} do not fit {self.size}x{self.size} images: "

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue, DataError, ShapeMismatch
+from guidon.measure.distances import Features, blocks
 
 _ENTRIES = 8_000_000  # distances held at once: 64 MB in float64
 _SLACK = 1e-9  # squared distances come from a matrix product; this much of their scale is rounding
 
 
-def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[float, float]:
+def precision_recall(real: Features, generated: Features, *, k: int = 3) -> tuple[float, float]:
     """Return (precision, recall), each in [0, 1].
 
     Both depend on how many vectors each set holds, so compare only what was measured with the same numbers.
@@ -32,36 +33,78 @@ def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3) -> tuple[fl
         ShapeMismatch: the sets have different dimensions.
         DataError: a set has no k-th neighbour (k + 1 vectors are needed).
     """
-    if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
-        raise ShapeMismatch(
-            f"features must be (M, D) and (N, D), not {tuple(real.shape)} and {tuple(generated.shape)}; use one judge for both"
-        )
-    centre = real.double().mean(0)  # distances do not change, their rounding errors shrink
-    real, generated = real.double() - centre, generated.double() - centre
     precision = _share_inside(generated, real, radii(real, k))
     recall = _share_inside(real, generated, radii(generated, k))
     return precision, recall
 
 
-def radii(features: Tensor, k: int) -> Tensor:
+def radii(features: Features, k: int) -> Tensor:
     """Return the squared distance (N,) from every vector (N, D) to its k-th nearest neighbour, itself not counted."""
     if k < 1:
         raise BadValue(f"k is the number of a neighbour, at least 1, not {k}")
     if len(features) <= k:
         raise DataError(f"{len(features)} feature vectors have no {k}. neighbour each; measure at least {k + 1} images")
-    nearest = [block.topk(k + 1, largest=False).values[:, k] for block in _squared_distances(features, features)]
+    nearest = [block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features)]
     return torch.cat(nearest)
 
 
-def _share_inside(points: Tensor, centres: Tensor, radius: Tensor) -> float:
-    """Return the share of points (N, D) that lie in a ball around any centre (M, D) with squared radius (M,)."""
-    reach = radius + _SLACK * (centres.square().sum(1) + radius)
-    inside = [(block <= reach).any(1) for block in _squared_distances(points, centres)]
-    return torch.cat(inside).double().mean().item()
+def inside(points: Features, centres: Features, radius: Tensor, *, closed: bool = True) -> Iterator[Tensor]:
+    """Yield for blocks of points (N, D) in which balls they lie: bool (rows, M).
+
+    Args:
+        points: (N, D).
+        centres: (M, D).
+        radius: (M,) squared, of the ball around each centre.
+        closed: whether what lies on the surface of a ball, but for rounding, lies in it.
+    """
+    reach = _reach(centres, radius, closed)
+    for block in squared_distances(points, centres):
+        yield block <= reach if closed else block < reach
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
+def around(centres: Features, points: Features, radius: Tensor, *, closed: bool = True) -> Iterator[Tensor]:
+    """Yield for blocks of balls which points lie in them: bool (rows, N), the table of `inside` the other way round."""
+    reaches, start = _reach(centres, radius, closed), 0
+    for block in squared_distances(centres, points):
+        reach = reaches[start : start + len(block), None]
+        yield block <= reach if closed else block < reach
+        start += len(block)
+
+
+def _reach(centres: Features, radius: Tensor, closed: bool) -> Tensor:
+    slack = _SLACK * (squares(centres, middle(centres)) + radius)
+    return radius + slack if closed else radius - slack
+
+
+def squared_distances(a: Features, b: Features) -> Iterator[Tensor]:
     """Yield the squared distances (rows, M) between blocks of rows of ``a`` (N, D) and all of ``b`` (M, D)."""
-    squares = b.square().sum(1)
-    for block in a.split(max(1, _ENTRIES // len(b))):
-        yield torch.addmm(squares, block, b.T, alpha=-2).add_(block.square().sum(1, keepdim=True)).clamp_min_(0)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ShapeMismatch(
+            f"features must be (M, D) and (N, D), not {tuple(b.shape)} and {tuple(a.shape)}; use one judge for both"
+        )
+    centre = middle(b)  # distances do not change, their rounding errors shrink
+    of_b = squares(b, centre)
+    for block in blocks(a, max(1, _ENTRIES // len(b))):
+        block = block - centre
+        away = torch.empty(len(block), len(b), dtype=torch.float64)
+        start = 0
+        for part in blocks(b):
+            torch.mm(block, (part - centre).T, out=away[:, start : start + len(part)])
+            start += len(part)
+        yield away.mul_(-2).add_(of_b).add_(block.square().sum(1, keepdim=True)).clamp_min_(0)
+
+
+def middle(features: Features) -> Tensor:
+    """Return the mean vector (D,) of features (N, D)."""
+    total: Tensor = sum(block.sum(0) for block in blocks(features))  # type: ignore[assignment]
+    return total / len(features)
+
+
+def squares(features: Features, centre: Tensor) -> Tensor:
+    """Return the squared distance (N,) of features (N, D) to one vector (D,)."""
+    return torch.cat([(block - centre).square().sum(1) for block in blocks(features)])
+
+
+def _share_inside(points: Features, centres: Features, radius: Tensor) -> float:
+    """Return the share of points (N, D) that lie in a ball around any centre (M, D) with squared radius (M,)."""
+    return torch.cat([block.any(1) for block in inside(points, centres, radius)]).double().mean().item()

@@ -225,6 +225,14 @@ def team() -> tuple[int, int, Callable[[], None]]:
     return state.process_index, state.num_processes, state.wait_for_everyone
 
 
+def leave_team() -> None:
+    """End the group of processes, where there is one; what follows, one process does alone."""
+    if team()[1] > 1:
+        from accelerate import PartialState
+
+        PartialState().destroy_process_group()
+
+
 def digest(*parts: Any) -> str:
     """Return a fingerprint of bytes, and of anything that JSON can hold, in 16 letters."""
     total = hashlib.sha256()

@@ -1,0 +1,67 @@
+"""What ``guidon measure`` shows and writes: every figure with all that it depends on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from guidon._version import __version__
+from guidon.app.console import Output
+from guidon.app.pictures import free_paths
+from guidon.checkpoints.atomic import write_text
+from guidon.measure.estimate import Figure
+from guidon.measure.metric import Wanted
+
+ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
+
+
+def table(wanted: Sequence[Wanted], figures: Mapping[str, Figure], record: Mapping[str, Any]) -> None:
+    """Print figures with their intervals, how many images they are of, and what saw them."""
+    shown = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("", no_wrap=True)
+    for title in ("figure", "interval", "images", "reference"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    shown.add_column("network", overflow="fold")
+    for wish in wanted:
+        figure = figures[wish.key]
+        interval = "" if math.isnan(figure.low) else f"{figure.low:.4g} to {figure.high:.4g}"
+        shown.add_row(
+            wish.key + ARROWS[wish.metric.better],
+            f"{figure.value:.4g}",
+            interval,
+            f"{figure.n:,}",
+            f"{figure.n_reference:,}" if figure.n_reference else "",
+            f"{wish.network} {figure.network[:6]}".strip(),
+        )
+    output = Output()
+    output.print(shown)
+    for name in ("images", "reference"):
+        if (told := record.get(name, {}).get("skipped")) is not None:
+            output.print(f"{name}: {told}")
+
+
+def write_measured(
+    folder: Path, wanted: Sequence[Wanted], figures: Mapping[str, Figure], record: Mapping[str, Any]
+) -> Path:
+    """Write figures and how they were measured to ``measure.json``, or ``measure-2.json`` where that is taken; return where."""
+    (path,) = free_paths(folder, ["measure"], ".json")
+    content = {
+        wish.key: {"title": wish.metric.title, "better": wish.metric.better}
+        | {
+            key: None if isinstance(value, float) and math.isnan(value) else value
+            for key, value in asdict(figures[wish.key]).items()
+        }
+        | {"seen_by": wish.network or None}
+        for wish in wanted
+    }
+    write_text(
+        path, json.dumps({"guidon": __version__, "figures": content, **record}, indent=1, ensure_ascii=False) + "\n"
+    )
+    return path
