@@ -13,6 +13,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterator
+from keyword import iskeyword
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from guidon.errors import BadValue, UnknownName, nearest
@@ -72,7 +73,7 @@ def parse(kind: str, text: str) -> Any:
         BadValue: the text cannot be read, or an argument does not fit.
     """
     try:
-        tree = ast.parse(_HYPHENATED.sub(_joined_by_underscores, text.strip()), mode="eval").body
+        tree = ast.parse(_WORD.sub(_as_identifier, text.strip()), mode="eval").body
     except SyntaxError as error:
         raise BadValue(
             f"cannot read {text!r} as a {kind}: write a name with arguments, for instance {_example(kind)}"
@@ -103,12 +104,19 @@ def to_text(value: Any) -> str:
 
 
 # quoted strings come first so that hyphens inside of them stay
-_HYPHENATED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<![\w.])[A-Za-z_]\w*(?:-\w+)+""")
+_WORD = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?<![\w.])[A-Za-z_]\w*(?:-\w+)*""")
 
 
-def _joined_by_underscores(found: re.Match[str]) -> str:
+def _as_identifier(found: re.Match[str]) -> str:
+    """Return a word as Python can read it: hyphens as underscores, and one more after a word of its own, such as "is"."""
     word = found.group()
-    return word if word[0] in "'\"" else word.replace("-", "_")
+    if word[0] in "'\"" or word in ("True", "False", "None"):
+        return word
+    return f"{word}_" if iskeyword(word) else word.replace("-", "_")
+
+
+def _name(identifier: str) -> str:
+    return identifier.removesuffix("_").replace("_", "-")
 
 
 def _example(kind: str) -> str:
@@ -141,9 +149,9 @@ def _build(node: ast.expr, kind: str | None, text: str, hint: Any = Any) -> Any:
         case ast.Name(id=word) if kind is None and word in _WORDS:
             return _WORDS[word]
         case ast.Name(id=identifier):
-            return _make(_find(kind, identifier.replace("_", "-"), hint), [], [], text)
+            return _make(_find(kind, _name(identifier), hint), [], [], text)
         case ast.Call(func=ast.Name(id=identifier), args=args, keywords=keywords):
-            return _make(_find(kind, identifier.replace("_", "-"), hint), args, keywords, text)
+            return _make(_find(kind, _name(identifier), hint), args, keywords, text)
     raise BadValue(
         f"cannot read {ast.unparse(node)!r} in {text!r}: use names, numbers, words in quotes and lists, and | to chain"
     )
@@ -160,7 +168,7 @@ def _build_link(node: ast.expr, kind: str | None, text: str, hint: Any) -> Any:
     follows = _LINKS.get(kind or "")
     name = node.func if isinstance(node, ast.Call) else node
     if follows and isinstance(name, ast.Name):
-        spelled = name.id.replace("_", "-")
+        spelled = _name(name.id)
         if spelled not in _members.get(str(kind), {}) and spelled not in _members.get(follows, {}):
             raise UnknownName(f"{kind} or {follows}", spelled, {*names(str(kind)), *names(follows)})
         if spelled in _members.get(follows, {}):

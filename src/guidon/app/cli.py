@@ -17,18 +17,23 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from guidon._version import __version__
 from guidon.app import (
     cite_command,
+    compare_command,
     convert_command,
     demo_command,
     finetune_command,
     info_command,
     lab_command,
     list_command,
+    measure_command,
     nll_command,
+    report_command,
     rules_command,
     sample_command,
     solvers_command,
+    sweep_command,
     train_classifier_command,
     train_command,
+    tune_command,
 )
 from guidon.errors import GuidonError, GuidonWarning
 
@@ -43,6 +48,11 @@ EXAMPLES = """Examples:
   guidon rules apg                                       one of them in full
   guidon solvers                                         ways to sample
   guidon cite "cfg(4) | apg"                             BibTeX of a rule
+  guidon measure runs/digits --reference digits          FID and the like
+  guidon sweep sweeps/digits.yaml                        rules by weights
+  guidon tune runs/digits --objective fid -r digits      the best of them
+  guidon compare MODEL --rule "cfg(3)" "cfg(3) | apg"    which one is better
+  guidon report sweeps/rules                             the page of a sweep
   guidon lab run two-modes                               an exact experiment
   guidon COMMAND --help                                  more about a command"""
 
@@ -66,7 +76,12 @@ app.command(finetune_command.finetune, help_epilogue=finetune_command.EXAMPLES)
 app.command(convert_command.convert)
 app.command(sample_command.sample, help_epilogue=sample_command.EXAMPLES)
 app.command(info_command.info, help_epilogue=info_command.EXAMPLES)
+app.command(measure_command.measure, help_epilogue=measure_command.EXAMPLES)
 app.command(nll_command.nll, help_epilogue=nll_command.EXAMPLES)
+app.command(sweep_command.sweep, help_epilogue=sweep_command.EXAMPLES)
+app.command(tune_command.tune, help_epilogue=tune_command.EXAMPLES)
+app.command(compare_command.compare, help_epilogue=compare_command.EXAMPLES)
+app.command(report_command.report, help_epilogue=report_command.EXAMPLES)
 app.command(list_command.list_registered, name="list", help_epilogue=list_command.EXAMPLES)
 app.command(rules_command.rules, help_epilogue=rules_command.EXAMPLES)
 app.command(solvers_command.solvers, help_epilogue=solvers_command.EXAMPLES)

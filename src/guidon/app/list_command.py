@@ -15,6 +15,8 @@ EXAMPLES = """Examples:
   guidon list             everything
   guidon list solvers     what --solver takes
   guidon list networks    what each network's configuration says
+  guidon list metrics     what guidon measure --metric takes
+  guidon list features    the networks that it sees with
   guidon list settings    what a recipe, and train --set, can say
   guidon list classifier-settings     the same for train-classifier
   guidon list finetune-settings       the same for finetune"""
@@ -23,11 +25,13 @@ Row = tuple[str, str]
 
 
 def list_registered(kind: str | None = None) -> None:
-    """List what can be named: recipes, their settings, rules, weights, solvers, grids, processes, outputs, networks.
+    """List what can be named: recipes, their settings, rules, weights, solvers, grids, processes, outputs, networks, metrics, features.
 
     Args:
         kind: one of them; left out: all.
     """
+    import guidon.measure.metrics
+    import guidon.measure.networks  # noqa: F401  both register themselves
     from guidon import registry
     from guidon.app.recipes import bundled_recipes, first_comment
     from guidon.models.encoder_unet import EncoderUNetConfig

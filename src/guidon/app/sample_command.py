@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from guidon.model import Model
+    from guidon.study.film import Film
     from guidon.tasks.generate import Samples
 
 EXAMPLES = """Examples:
@@ -66,6 +67,7 @@ def sample(
     repaint: Annotated[list[Path] | None, Parameter(consume_multiple=True, negative=())] = None,
     upsampler: str | None = None,
     trace: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
+    film: Annotated[bool, Parameter(negative=(), show_default=False)] = False,
     batching: Literal["joint", "sequential"] | None = None,
     max_batch: Count = None,
     precision: Literal["fp32", "bf16"] | None = None,
@@ -105,6 +107,7 @@ def sample(
         repaint: where it paints them anew: pictures, white there and black where the picture is kept.
         upsampler: a second model, which enlarges what the first one makes, told the same and as it is sampled by default.
         trace: record what guidance did at each step: trace.json and, plotted, trace.png.
+        film: show what the model believed of the first images at ten of the steps: film.png.
         batching: all branches of a step in one forward, or one after the other.
         max_batch: images in one forward at most; smaller takes less memory. Left out: 128.
         precision: bf16 takes half to two thirds of the time where the machine has it, for images that differ slightly. Left out: fp32.
@@ -132,6 +135,7 @@ def sample(
         "repaint": repaint,
         "upsampler": upsampler,
         "trace": trace or None,
+        "film": film or None,
         "batching": batching,
         "max-batch": max_batch,
         "precision": precision,
@@ -180,6 +184,11 @@ def sample(
         "max_batch": max_batch,
         "precision": precision,
     }
+    strip = None
+    if film:
+        from guidon.study.film import Film
+
+        strip = Film()
     with steps_bar("sampling") as on_step:
         samples = sampled(
             loaded,
@@ -187,7 +196,7 @@ def sample(
             label,
             n=n,
             seed=0 if seed is None else seed,
-            on_step=on_step,
+            on_step=on_step if strip is None else strip.beside(on_step),
             trace=trace,
             known={name: value for name, value in (("inpaint", known), ("repaint", anew)) if value is not None},
             **{key: value for key, value in settings.items() if value is not None},
@@ -207,6 +216,8 @@ def sample(
         from guidon.app.trace_plot import write_trace
 
         print(f"traced {write_trace(out, samples.trace.rows, record)}")
+    if strip is not None:
+        print(f"filmed {write_film(strip, record, out)}")
     print(f"wrote {_listed(paths)}, in {time.perf_counter() - started:.1f} s with loading")
 
 
@@ -260,6 +271,19 @@ def write_samples(samples: Samples, record: dict[str, Any], folder: Path) -> lis
         title += f"   enlarged: {second['rule']}, {second['steps']} steps"
     write_png(paths[-1], contact_sheet(images, labels, title), {**record, "image": None})
     return paths
+
+
+def write_film(film: Film, record: dict[str, Any], folder: Path) -> Path:
+    """Write a film as ``film.png`` with the record of the images; return where."""
+    from guidon.app.pictures import free_paths
+    from guidon.app.png import write_png
+    from guidon.study.film import film_sheet
+
+    names = [label or f"seed {seed}" for label, seed in zip(record["labels"], record["seeds"], strict=True)]
+    (path,) = free_paths(folder, ["film"])
+    title = f"{record['rule']}   {record['solver']}: the clean image that the model believed in"
+    write_png(path, film_sheet({"": film}, names, title).picture, {**record, "image": None})
+    return path
 
 
 def write_latents(samples: Samples, record: dict[str, Any], folder: Path) -> Path:

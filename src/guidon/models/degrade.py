@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import re
 from typing import TypeVar
 
 import torch
@@ -34,3 +36,21 @@ def degraded(network: M, noise: float = 0.1, seed: int = 0) -> M:
             drawn = torch.randn(parameter.shape, generator=generator).to(parameter)
             parameter.add_(drawn, alpha=noise * float(parameter.std(correction=0)))
     return worse
+
+
+def read_degraded(text: str) -> tuple[float, int] | None:
+    """Return the noise and the seed that ``self``, ``self:0.1`` or ``self:0.1:7`` asks for; None for any other text.
+
+    Raises:
+        BadValue: the noise is no number > 0.
+    """
+    found = re.fullmatch(r"self(?::([\d.eE+-]+))?(?::(\d+))?", text)
+    if found is None:
+        return None
+    try:
+        noise = float(found[1] or 0.1)
+    except ValueError:
+        noise = math.nan
+    if not 0 < noise < math.inf:
+        raise BadValue(f"--weak self takes the noise in the weights, a number > 0, for instance self:0.1; got {text!r}")
+    return noise, int(found[2] or 0)

@@ -216,7 +216,7 @@ class RunRecipe(Section, ABC, Generic[Trained]):
     def changed(cls, content: dict[str, Any], sets: Sequence[str], source: str = "recipe") -> Self:
         """Make a recipe of nested mappings with changes on top of them, as `load` does of a file."""
         for change in sets:
-            _apply(content, change)
+            apply_change(content, change)
         return cls.read(content, source)
 
     @classmethod
@@ -237,12 +237,12 @@ class RunRecipe(Section, ABC, Generic[Trained]):
             ) from error
 
 
-def read_yaml(path: str | Path, kind: type[RunRecipe[Any]]) -> dict[str, Any]:
-    """Return the sections in a YAML file, which is to be a recipe of some kind; raises `BadRecipe`."""
+def read_yaml(path: str | Path, kind: type[BaseModel], what: str = "recipe") -> dict[str, Any]:
+    """Return the sections in a YAML file, which is to be ``what``, of some kind; raises `BadRecipe`."""
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
-        raise BadRecipe(f"cannot read the recipe {path} ({error.strerror}); give the path of a YAML file") from error
+        raise BadRecipe(f"cannot read the {what} {path} ({error.strerror}); give the path of a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadRecipe(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -308,7 +308,8 @@ def known(kind: str, text: str) -> str:
     return text
 
 
-def _apply(content: dict[str, Any], change: str) -> None:
+def apply_change(content: dict[str, Any], change: str) -> None:
+    """Make one change, "section.key=value" with the value in YAML, in nested mappings; raises `BadRecipe`."""
     name, equals, value = change.partition("=")
     *sections, key = name.strip().split(".")
     if not equals or not key or not all(sections):

@@ -1,0 +1,274 @@
+"""Finding the settings that are best by some figures within limits: every trial is a cell, kept as those of a sweep are."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from guidon.checkpoints.atomic import surviving, write_text
+from guidon.checkpoints.native import CONFIG, local_folder, read_config
+from guidon.errors import BadValue, GuidonError, NotSupported
+from guidon.measure.observe import OnBlock
+from guidon.model_config import ModelConfig, SampleDefaults
+from guidon.study.axes import Range, as_number
+from guidon.study.bench import Bench, OnPrepare
+from guidon.study.goals import Limit, Objective, excess, value_of, winners
+from guidon.study.plan import Point, SweepPlan
+from guidon.study.store import Cell, Store
+from guidon.study.sweep import made, planned, sweep
+
+LOG = "trials.jsonl"
+SPACE: dict[str, Any] = {
+    "rule": {
+        "cfg": "cfg({w})",
+        "apg": "cfg({w}) | apg",
+        "rescale": "cfg({w}) | rescale(0.7)",
+        "interval": "cfg({w}, when=interval({low}, {high}))",
+        "cfg-zero": "cfg({w}) | cfg-zero",
+        "tcfg": "cfg({w}) | tcfg",
+    },
+    "w": {"from": 1, "to": 8, "spacing": "log"},
+    "low": {"from": 0.1, "to": 0.5, "count": 2, "spacing": "log"},
+    "high": {"from": 2, "to": 10, "count": 2, "spacing": "log"},
+    "solver": ["dpmpp-2m", "heun"],
+}
+STEPS = {"from": 10, "to": 40, "count": 4, "spacing": "log"}
+"""Where to look when nothing is said: rules that need nothing but a null; steps where evaluations are not limited."""
+
+OnTry = Callable[[int, int, Cell | None], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning found.
+
+    Args:
+        cells: of all trials, in their order.
+        best: those that no other beats within the limits, the best of the first objective first.
+        objectives, limits: what was asked for.
+    """
+
+    cells: tuple[Cell, ...]
+    best: tuple[Cell, ...]
+    objectives: tuple[Objective, ...]
+    limits: tuple[Limit, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """The figures and costs that all of it is about."""
+        return _keys(self.objectives, self.limits)
+
+
+def default_space(limits: Sequence[Limit]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the axes to look along and the settings that stand; limited evaluations are all used, as that many steps."""
+    allowed = [limit.bound for limit in limits if limit.key == "nfe" and limit.relation == "<="]
+    return (SPACE, {"nfe": min(allowed)}) if allowed else ({**SPACE, "steps": STEPS}, {})
+
+
+def tune(
+    plan: SweepPlan,
+    objectives: Sequence[Objective],
+    limits: Sequence[Limit],
+    out: Path,
+    *,
+    trials: int | None = 50,
+    seed: int = 0,
+    device: str | None = None,
+    cache: Path | None = None,
+    on_prepare: OnPrepare | None = None,
+    on_try: OnTry | None = None,
+    on_block: OnBlock | None = None,
+) -> Tuned:
+    """Try settings of a plan's axes, each trial led by those before it, and return what was best.
+
+    The sampler is that of Optuna (TPE). The same call goes on where an earlier one stopped: what was tried is tried again in the
+    same order, and its cells are there.
+
+    Args:
+        plan: its axes are the space, in which ranges are searched everywhere, not at their values only.
+        objectives: what is to be best; of several the Pareto front is found.
+        limits: what must hold.
+        out: folder of the cells and of ``trials.jsonl``, a line for each trial.
+        trials: how many; None: every cell of the plan instead.
+        seed: of the sampler.
+        device, cache, on_prepare, on_block: as of `sweep`.
+        on_try: called with (trials done, trials, the cell or None where it failed).
+
+    Raises:
+        BadValue: nothing that was tried keeps to the limits.
+        NotSupported: Optuna is not installed.
+    """
+    if trials is None:
+        cells = sweep(plan, out, device=device, cache=cache, on_prepare=on_prepare, on_block=on_block)
+        write_text(out / LOG, "".join(_line(i, cell.axes, cell, objectives, limits) for i, cell in enumerate(cells)))
+    else:
+        store = Store(out)
+        with store.alone():
+            bench = Bench(plan, device, cache, on_prepare)
+            cells = _searched(plan, bench, store, objectives, limits, trials, seed, on_try, on_block)
+    best = winners(cells, objectives, limits)
+    if not best:
+        raise BadValue(_nothing(cells, objectives, limits))
+    return Tuned(tuple(cells), tuple(best), tuple(objectives), tuple(limits))
+
+
+def _nothing(cells: Sequence[Cell], objectives: Sequence[Objective], limits: Sequence[Limit]) -> str:
+    """Say why nothing is best."""
+    if all(excess(cell, limits) for cell in cells):
+        near = min(cells, key=lambda cell: excess(cell, limits))
+        has = ", ".join(f"{limit.key} {value_of(near, limit.key):.4g}" for limit in limits)
+        return (
+            f"nothing that was tried keeps to {', '.join(map(str, limits))}; the nearest has {has}. Allow more, or try more:"
+            " the same command with more --trials goes on"
+        )
+    return f"{objectives[0].key} is no number anywhere; take another objective, or more images (--n)"
+
+
+def _searched(
+    plan: SweepPlan,
+    bench: Bench,
+    store: Store,
+    objectives: Sequence[Objective],
+    limits: Sequence[Limit],
+    trials: int,
+    seed: int,
+    on_try: OnTry | None,
+    on_block: OnBlock | None,
+) -> list[Cell]:
+    optuna = _optuna()
+    store.put_note("plan", plan.model_dump(mode="json"))
+    store.arrange({})
+    with _quiet(optuna):
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, constraints_func=(lambda trial: (trial.user_attrs["excess"],)) if limits else None
+        )
+        study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(objectives))
+    write_text(store.folder / LOG, "")
+    cells: dict[str, Cell] = {}
+    failure: GuidonError | None = None
+    for number in range(trials):
+        with _quiet(optuna):
+            trial = study.ask()
+            labels, values = _chosen(trial, plan)
+        used: set[str] = set()
+        cell: Cell | None = None
+        losses, said = [math.nan], ""
+        try:
+            setting = plan.setting(values, used).plain()
+            labels = {name: label for name, label in labels.items() if name in used}
+            cell = _cell(Point(labels, setting), bench, store, len(cells), on_block)
+            losses = [objective.loss(cell) for objective in objectives]
+            cells.setdefault(cell.key, cell)
+            trial.set_user_attr("excess", excess(cell, limits))
+        except GuidonError as error:
+            said, failure = str(error), error
+        with _quiet(optuna):
+            failed = optuna.trial.TrialState.FAIL if any(map(math.isnan, losses)) else None
+            study.tell(trial, None if failed else losses, state=failed)
+        with (store.folder / LOG).open("a") as log:
+            log.write(_line(number, labels, cell, objectives, limits, said))
+        if on_try is not None:
+            on_try(number + 1, trials, cell)
+    if not cells and failure is not None:
+        raise failure
+    return list(cells.values())
+
+
+def _cell(point: Point, bench: Bench, store: Store, place: int, on_block: OnBlock | None) -> Cell:
+    """Return the cell of a trial, made unless it is there."""
+    key = bench.key(point.setting)
+    there = store.all_cells().get(key)
+    jobs = planned({key: point}, bench, store)
+    cell = made(jobs[0], bench, store.folder, on_block) if jobs else there
+    assert cell is not None
+    if any(other.key == key for other in store.cells()):  # tried before, by way of another name
+        return cell
+    cell = replace(cell, axes=point.axes)
+    store.put(cell, place)
+    return cell
+
+
+def _chosen(trial: Any, plan: SweepPlan) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the names and the values that a trial suggests on every axis."""
+    labels, values = {}, {}
+    for name, axis in plan.read_axes().items():
+        if isinstance(axis, Range):
+            log = axis.spacing == "log"
+            if axis.whole:
+                number: float = trial.suggest_int(name, math.ceil(axis.low), math.floor(axis.high), log=log)
+            else:
+                number = as_number(trial.suggest_float(name, axis.low, axis.high, log=log), 3)
+            labels[name] = values[name] = number
+        else:
+            index = trial.suggest_categorical(name, range(len(axis.values)))
+            labels[name], values[name] = axis.values[index]
+    return labels, values
+
+
+def _line(
+    number: int,
+    labels: dict[str, Any],
+    cell: Cell | None,
+    objectives: Sequence[Objective],
+    limits: Sequence[Limit],
+    said: str = "",
+) -> str:
+    entry: dict[str, Any] = {"trial": number, "axes": labels}
+    if cell is not None:
+        values = {key: value_of(cell, key) for key in _keys(objectives, limits)}
+        entry |= {"cell": cell.key, "values": values}
+        entry |= {"allowed": excess(cell, limits) == 0}
+    return json.dumps(entry | ({"failed": said} if said else {})) + "\n"
+
+
+def _keys(objectives: Sequence[Objective], limits: Sequence[Limit]) -> list[str]:
+    return list(dict.fromkeys([*(objective.key for objective in objectives), *(limit.key for limit in limits)]))
+
+
+def save_defaults(model: str, cell: Cell) -> Path:
+    """Make the settings of a cell those that a model is sampled with by default, and return the file that says so.
+
+    Args:
+        model: a model's or a run's folder.
+        cell: of that model.
+
+    Raises:
+        NotSupported: the model is of the hub, or the settings need more than a rule, a solver, a grid and steps.
+        SaveFailed: the file cannot be written; it is as it was.
+    """
+    if not Path(model).expanduser().exists():
+        raise NotSupported(f"{model} is no folder here, so nothing can be saved in it; save a copy of the model first")
+    needed = [name for name in ("average", "weak", "negative") if cell.settings.get(name)]
+    if needed:
+        raise NotSupported(f"a model's defaults have no {needed[0]}; sample with it instead: guidon sample --help")
+    path = surviving(local_folder(model)) / CONFIG
+    config = ModelConfig(**read_config(path.parent))
+    sample = SampleDefaults(**{name: cell.settings[name] for name in SampleDefaults.model_fields})
+    content = config.model_copy(update={"sample": sample}).model_dump(mode="json")
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    return path
+
+
+@contextlib.contextmanager
+def _quiet(optuna: Any) -> Iterator[None]:
+    """Keep Optuna from writing of each trial, and of what is new in it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise NotSupported(
+            "guidon tune needs Optuna; pip install 'guidon[tune]', or try every setting: --grid"
+        ) from error
+    return optuna
