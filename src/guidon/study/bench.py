@@ -80,6 +80,7 @@ class Bench:
         for name in ("rule", "solver", "grid"):
             found[name] = found[name] or canonical(name, getattr(default, name))
         found["temperature"] = found["temperature"] or default.temperature
+        found["precision"] = found["precision"] or "fp32"
         if setting.steps is None and setting.nfe is None:
             found["steps"] = default.steps
         found["weights"] = self._digest(setting, None)
