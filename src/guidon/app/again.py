@@ -76,7 +76,11 @@ def make_again(image: Path, model: str | None, out: Path, device: str | None) ->
                 image=pictures.pop("low_res", None),
                 known=pictures,
                 upsampler_settings=upsampling,
-                **{key: record[key] for key in ("negative", "also", "partial", "temperature", "precision") if key in record},
+                **{
+                    key: record[key]
+                    for key in ("negative", "also", "partial", "temperature", "precision")
+                    if key in record
+                },
                 **{key: record[key] for key in ("rule", "solver", "grid", "steps", "batching", "max_batch")},
             )
     finally:

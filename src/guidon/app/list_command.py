@@ -30,8 +30,7 @@ def list_registered(kind: str | None = None) -> None:
     Args:
         kind: one of them; left out: all.
     """
-    import guidon.measure.metrics
-    import guidon.measure.networks  # noqa: F401  both register themselves
+    import guidon.measure  # noqa: F401  metrics and feature networks register themselves
     from guidon import registry
     from guidon.app.recipes import bundled_recipes, first_comment
     from guidon.models.encoder_unet import EncoderUNetConfig

@@ -165,7 +165,6 @@ def named_networks(features: Sequence[str]) -> dict[str, FeatureNetwork | None]:
 
 def wishes(metrics: Sequence[str], networks: dict[str, FeatureNetwork | None]) -> list[Wanted]:
     """Return what is wanted, each thing once; raises `UnknownName` and `BadValue` as `Wanted.parse`."""
-    import guidon.measure.metrics  # noqa: F401  registers them
     from guidon import registry
     from guidon.measure.metric import Wanted
 

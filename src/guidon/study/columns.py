@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import guidon.measure.metrics  # noqa: F401  registers what figures are called by
 from guidon.measure.metric import Wanted
 
 if TYPE_CHECKING:

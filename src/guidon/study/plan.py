@@ -9,9 +9,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-import guidon.measure.metrics
-import guidon.measure.networks
-import guidon.model_config  # noqa: F401  these register all that a plan can name
+import guidon.model_config  # noqa: F401  registers rules, solvers and grids
 from guidon.errors import BadRecipe, BadValue, GuidonError, nearest
 from guidon.measure.metric import Wanted
 from guidon.study.axes import Axis, filled, read_axis
