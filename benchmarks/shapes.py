@@ -1,6 +1,6 @@
 """How far a text-to-image model follows what it is told: captioned scenes that can be read back, over the guidance weight.
 
-python benchmarks/shapes.py        47 minutes of training and about 15 of measuring
+python benchmarks/shapes.py        an hour of training on one core and about 15 minutes of measuring
 
 Trains recipes/shapes.yaml (a finished run in --work is kept), then samples captions of four kinds at every weight from the same
 seeds, reads every image, and counts which parts of its caption hold. Negation: of the images that show a colour, a shape or a size

@@ -15,7 +15,7 @@ from torch import Tensor
 from guidon.errors import BadValue, DataError, ShapeMismatch
 from guidon.measure.distances import Features, blocks
 
-_ENTRIES = 8_000_000  # distances held at once: 64 MB in float64
+_ENTRIES = 2_000_000  # distances held at once: 16 MB in float64
 _SLACK = 1e-9  # squared distances come from a matrix product; this much of their scale is rounding
 
 
