@@ -35,8 +35,8 @@ lock: ## write constraints.txt anew
 demo: install ## train on digits, sample, measure, show: demo/report.html and demo/guidance.png
 	$(BIN)/guidon demo -o demo
 
-test: install ## every test
-	$(BIN)/pytest
+test: install ## every test, on up to four cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-golden: install ## compare with the original implementations' numbers (GUIDON_GOLDEN=../shared/golden)
 	$(BIN)/pytest -m golden

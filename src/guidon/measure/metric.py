@@ -24,9 +24,13 @@ class Metric(ABC):
         better: whether a "higher" or a "lower" figure is better; None where neither is.
         needs: of "features", "logits" and "text" those that a network must give; "labels", "captions"; the names of other observers.
         compares: whether there must be a reference.
+        about: what it is, in a sentence.
+        source: the paper and the equation.
     """
 
     title: ClassVar[str]
+    about: ClassVar[str]
+    source: ClassVar[str]
     better: ClassVar[Literal["higher", "lower"] | None]
     needs: ClassVar[tuple[str, ...]]
     compares: ClassVar[bool] = False
