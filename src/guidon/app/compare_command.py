@@ -93,7 +93,7 @@ def compare(
         raise BadValue("name what to compare: a second model, or two rules, --rule 'cfg(3)' 'cfg(3) | apg'")
     started = time.perf_counter()
     from guidon.app.console import Output
-    from guidon.app.models import find_model
+    from guidon.app.models import device_of, find_model
     from guidon.app.progress import loading
 
     with loading(model):
@@ -120,15 +120,16 @@ def compare(
         "cells": [{name: value for name, value in side.items() if value is not None} for side in sides],
     }
     plan = SweepPlan.read({name: value for name, value in content.items() if value is not None}, "compare")
+    where = str(device_of(device))
     with _bar() as on_block:
-        found = compare_cells(plan, out, resamples=resamples, device=device, on_block=on_block)
+        found = compare_cells(plan, out, resamples=resamples, device=where, on_block=on_block)
     console = Output()
     for name, text in zip("AB", names(found), strict=True):
         console.print(f"{name}  {text}", soft_wrap=True)
     console.print(table(found))
-    draws, count = found.figures[0].difference.resamples, len(found.figures)
+    count = len(found.figures)
     note = f"; p is corrected for {count} figures by Holm's method" if count > 1 else ""
-    console.print(f"{n} pairs of images, drawn anew {draws} times{note}", soft_wrap=True)
+    console.print(f"{n} pairs of images, drawn anew {draws(found)} times{note}", soft_wrap=True)
     wrote = f"{out / 'compare.json'} and {out / 'compare.png'}"
     console.print(f"wrote {wrote}, in {time.perf_counter() - started:.1f} s", soft_wrap=True)
 
@@ -140,6 +141,14 @@ def names(found: Comparison) -> list[str]:
         f"{cell.cost.nfe:g} network evaluations and {cell.cost.seconds / cell.cost.images:.3g} s an image"
         for cell in found.cells
     ]
+
+
+def draws(found: Comparison) -> str:
+    """Return how often the images were drawn anew, for each figure where that differs."""
+    counts = {row.key: row.difference.resamples for row in found.figures}
+    if len(set(counts.values())) == 1:
+        return str(next(iter(counts.values())))
+    return ", ".join(f"{count} ({key})" for key, count in counts.items())
 
 
 def table(found: Comparison) -> Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from guidon.errors import BadValue, UnknownName
+from guidon.errors import BadValue, GuidonError, UnknownName
 
 if TYPE_CHECKING:
     from guidon.measure.metric import Wanted
@@ -130,16 +130,27 @@ def measure(
     if not first:
         return
     figures: dict[str, Any] = {}
+    failed: dict[str, GuidonError] = {}
     with steps_bar("measuring", "figures") as on_figure:
         for done, wish in enumerate(wanted, 1):
-            figures |= measured([wish], rows, against, resamples=resamples)
+            try:
+                figures |= measured([wish], rows, against, resamples=resamples)
+            except GuidonError as error:
+                failed[wish.key] = error
             on_figure(done, len(wanted))
+    if not figures:
+        raise next(iter(failed.values()))
+    wanted = [wish for wish in wanted if wish.key in figures]
     record = {"images": about, "networks": {eye.name: eye.fingerprint for eye in eyes}, "resamples": resamples}
     if real is not None:
         record["reference"] = {"source": reference, "split": reference_split, **told_of(real[1])}
+    if failed:
+        record["failed"] = {key: str(error) for key, error in failed.items()}
     written = write_measured(out, wanted, figures, record)
     table(wanted, figures, record)
     print(f"wrote {written}, in {time.perf_counter() - started:.1f} s with loading")
+    if failed:
+        raise BadValue("\n".join(f"{key} could not be measured: {error}" for key, error in failed.items()))
 
 
 def named_networks(features: Sequence[str]) -> dict[str, FeatureNetwork | None]:
@@ -242,7 +253,7 @@ def open_eyes(
 
     eyes: list[Observer] = []
     for name in dict.fromkeys(wish.network for wish in wanted if wish.network):
-        network = networks[name] if name in networks else registry.parse("features", name)
+        network = networks.get(name) if name in (*networks, "classifier") else registry.parse("features", name)
         if network is None:
             if real is None:
                 raise BadValue(

@@ -43,6 +43,7 @@ def report(
     from guidon.app.progress import loading
 
     with loading(str(folder)):
+        from guidon.app.models import device_of
         from guidon.study.columns import columns
         from guidon.study.pareto import write_pareto
         from guidon.study.report import best_cells, write_report
@@ -50,18 +51,19 @@ def report(
         from guidon.study.store import Store
 
         cells = Store.existing(folder).cells()
+        where = str(device_of(device))
     if film:
         for old in folder.glob("film-*.png"):
             old.unlink()
         for number, (cell, _) in enumerate(best_cells(cells, columns(cells))[:film], 1):
-            write_film(cell, folder, number, device)
+            write_film(cell, folder, number, where)
     page = write_report(folder)
     pictures = [*write_pareto(cells, folder), *write_sheets(cells, folder)]
     print(f"wrote {page} of {len(cells)} cells ({page.stat().st_size / 1e6:.1f} MB)")
     print(f"wrote {len(pictures)} pictures beside it, in {time.perf_counter() - started:.1f} s")
 
 
-def write_film(cell: Cell, folder: Path, number: int, device: str | None = None) -> None:
+def write_film(cell: Cell, folder: Path, number: int, device: str) -> None:
     """Sample the first images of a cell again, and write how they came about: ``film-1-*.png``, the strip and the trace."""
     import io
 
@@ -78,9 +80,11 @@ def write_film(cell: Cell, folder: Path, number: int, device: str | None = None)
     if settings.get("average") is None:
         model, _ = open_model(settings["model"], device)
     else:
-        model = reconstruct_model(settings["model"], settings["average"]).to(device or "cpu")
+        model = reconstruct_model(settings["model"], settings["average"]).to(device)
     request = {
-        name: settings[name] for name in ("rule", "solver", "grid", "steps", "temperature") if settings.get(name)
+        name: settings[name]
+        for name in ("rule", "solver", "grid", "steps", "temperature", "precision")
+        if settings.get(name)
     }
     if settings.get("negative"):
         request["negative"] = list(settings["negative"])

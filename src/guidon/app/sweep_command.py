@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from guidon.errors import BadValue
+
 if TYPE_CHECKING:
     from guidon.study.plan import SweepPlan
-    from guidon.study.store import Cell
-    from guidon.study.sweep import Job
+    from guidon.study.sweep import Failure
 
 EXAMPLES = """Examples:
 
@@ -37,7 +37,8 @@ def sweep(
     All cells have the same seeds. Each is stored as soon as it is finished: the
     same command goes on with a sweep that was stopped, however it was, and after a
     change of the plan makes what is new. Writes report.html, a page for a colleague,
-    table.csv and table.json.
+    table.csv and table.json. A cell or a figure that fails is named at the end, and
+    the others are made.
 
     Args:
         plan: a YAML file.
@@ -61,12 +62,20 @@ def sweep(
         _rehearse(read, folder, where)
         return
     with loading("reports"):
+        from guidon.app.sweep_bars import Bars
         from guidon.app.sweep_table import print_cells
         from guidon.study.report import write_report
         from guidon.study.sweep import sweep as do
+        from guidon.study.sweep import told
         from guidon.study.table import write_tables
 
-    with _Bars() as bars:
+    failures: list[Failure] = []
+
+    def on_fail(failure: Failure) -> None:
+        failures.append(failure)
+        bars.failed(failure)
+
+    with Bars() as bars:
         try:
             cells = do(
                 read,
@@ -78,72 +87,28 @@ def sweep(
                 on_plan=bars.plan,
                 on_cell=bars.cell,
                 on_block=bars.block,
+                on_fail=on_fail,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on where it stopped") from None
-    print_cells(cells)
-    paths = [write_report(folder), *write_tables(folder, cells)]
-    print(f"wrote {', '.join(map(str, paths))}")
+    if cells:
+        print_cells(cells)
+        paths = [write_report(folder), *write_tables(folder, cells)]
+        print(f"wrote {', '.join(map(str, paths))}")
+    if failures:
+        raise BadValue(f"{told(failures)}\nall else is done; mend this, and the same command does the rest")
 
 
 def _rehearse(plan: SweepPlan, folder: Path, device: str) -> None:
+    from guidon.app.sweep_bars import Bars
     from guidon.app.sweep_table import print_jobs
     from guidon.study.bench import Bench
     from guidon.study.store import FILE, Store
     from guidon.study.sweep import keyed, planned
 
     store = Store(folder) if (folder / FILE).is_file() else None
-    with _Bars() as bars:
+    with Bars() as bars:
         bench = Bench(plan, device, on_prepare=bars.prepare)
         points = keyed(plan, bench)
         jobs = planned(points, bench, store)
     print_jobs(points, jobs, {} if store is None else store.all_cells())
-
-
-class _Bars:
-    """How far a sweep is, with the time that is left, on standard error; gone when it is done."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        from guidon.app.progress import console
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"))
-        hidden = not console.is_terminal
-        self.progress = Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
-        self.task = self.progress.add_task("opening the model", total=None)
-        self.weights: dict[str, float] = {}
-        self.spent = self.now = 0.0
-        self.order: list[str] = []
-        self.count = 0
-
-    def __enter__(self) -> _Bars:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def prepare(self, what: str, done: int, parts: int) -> None:
-        """Show how far what comes before the first cell is."""
-        self.progress.update(self.task, description=what, completed=done, total=parts)
-
-    def plan(self, jobs: Sequence[Job], cells: int) -> None:
-        """Begin the bar of all that is to be done, in which a cell is as long as it takes evaluations."""
-        self.weights = {job.key: job.trial.nfe * job.point.setting.n for job in jobs}
-        self.order, self.count = list(self.weights), cells
-        self.progress.reset(self.task, total=sum(self.weights.values()) or 1, description=self._said())
-
-    def block(self, done: int, blocks: int) -> None:
-        """Show how far the cell in flight is."""
-        weight = self.weights[self.order[0]] if self.order else 0.0
-        self.progress.update(self.task, completed=self.spent + weight * done / blocks)
-
-    def cell(self, cell: Cell, done: int, cells: int) -> None:
-        """Show that a cell is finished."""
-        self.spent += self.weights.get(cell.key, 0.0)
-        self.order = [key for key in self.order if key != cell.key]
-        self.progress.update(self.task, completed=self.spent, description=self._said())
-
-    def _said(self) -> str:
-        return f"cell {min(self.count - len(self.order) + 1, self.count)} of {self.count}"

@@ -10,12 +10,11 @@ from rich.text import Text
 
 from guidon.app.console import Output
 from guidon.study.columns import Point as Value
-from guidon.study.columns import axes, columns, shown
+from guidon.study.columns import axes, best, columns, shown
 from guidon.study.goals import value_of
 from guidon.study.plan import Point
 from guidon.study.store import Cell
 from guidon.study.sweep import Job
-from guidon.study.table import best
 from guidon.study.tune import Tuned
 
 WIDTH = 240  # of a table that is piped

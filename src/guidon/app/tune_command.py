@@ -83,6 +83,7 @@ def tune(
 
     with loading("networks"):
         from guidon.app.models import device_of
+        from guidon.app.sweep_bars import Bars
         from guidon.app.sweep_table import print_cells, print_front
         from guidon.study.goals import read_limit, read_objective
         from guidon.study.plan import AUTO
@@ -98,7 +99,7 @@ def tune(
         plan = space_of(model, space, sets or (), limits, keys, reference, split, features, n)
         where = str(device_of(device))
     folder = out or Path("runs") / f"tune-{Path(model).name}"
-    with _Bar() as bar:
+    with Bars() as bars:
         try:
             found = do(
                 plan,
@@ -108,8 +109,8 @@ def tune(
                 trials=None if grid else trials,
                 seed=seed,
                 device=where,
-                on_prepare=bar.prepare,
-                on_try=bar.tried,
+                on_prepare=bars.prepare,
+                on_try=bars.tried,
             )
         except KeyboardInterrupt:
             raise KeyboardInterrupt("the same command goes on where it stopped") from None
@@ -136,7 +137,6 @@ def space_of(
     n: int | None,
 ) -> SweepPlan:
     """Return the plan whose axes are searched; raises `BadRecipe`."""
-    from guidon.checkpoints.native import local_folder, read_config
     from guidon.study.axes import PLACEHOLDER
     from guidon.study.columns import COSTS
     from guidon.study.plan import SweepPlan
@@ -149,14 +149,12 @@ def space_of(
         content = {**content, "axes": copy.deepcopy(axes)}
     else:
         content = read_yaml(space, SweepPlan, "space")
-    _, height, width = read_config(local_folder(model))["shape"]
     asked: dict[str, Any] = {
         "model": model,
         "metrics": list(dict.fromkeys([*content.get("metrics", ()), *(key for key in keys if key not in COSTS)])),
     }
     if reference is not None:
-        size = {"size": height} if height == width else {}
-        asked["reference"] = {"source": reference, "split": split, **size}
+        asked["reference"] = {"source": reference, "split": split}
     asked |= {} if n is None else {"n": n}
     asked |= {} if space is not None and features == "auto" else {"features": features}
     content = {**content, **asked}
@@ -178,36 +176,3 @@ def _foremost(found: Tuned) -> list[Cell]:
     rest = [cell for cell in found.cells if cell not in found.best and excess(cell, found.limits) == 0]
     rest.sort(key=found.objectives[0].loss)
     return [*found.best, *rest][: max(TOP, len(found.best))]
-
-
-class _Bar:
-    """How far a search is, with the time that is left, on standard error."""
-
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        from guidon.app.progress import console
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task = self.progress.add_task("opening the model", total=None)
-        self.searching = False
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.progress.stop()
-
-    def prepare(self, what: str, done: int, parts: int) -> None:
-        """Show how far what comes before the first trial is."""
-        if not self.searching:
-            self.progress.update(self.task, description=what, completed=done, total=parts)
-
-    def tried(self, done: int, trials: int, cell: Cell | None) -> None:
-        """Show that a trial is done."""
-        if not self.searching:
-            self.searching = True
-            self.progress.reset(self.task, total=trials, description="trials")
-        self.progress.update(self.task, completed=done, total=trials)

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from guidon.errors import BadValue
-from guidon.scenes.check import check, has
+from guidon.measure.metrics.adhered import PARTS, WHOLES, Shapes
+from guidon.scenes.check import has
 from guidon.scenes.read import read
 
 
@@ -64,22 +66,12 @@ def adherence(images: NDArray[np.uint8], captions: Sequence[str]) -> Adherence:
     """
     if len(images) != len(captions):
         raise BadValue(f"{len(captions)} captions for {len(images)} images; give one for each")
-    verdicts = [check(caption, read(image)) for image, caption in zip(images, captions, strict=True)]
-    said: dict[str, list[bool]] = {}
-    for verdict in verdicts:
-        for part, held in verdict.parts().items():
-            said.setdefault(part, []).extend(held)
-    return Adherence(
-        _share([verdict.all for verdict in verdicts]),
-        _share([all(thing.all for thing in verdict.things) for verdict in verdicts]),
-        {part: _share(held) for part, held in said.items() if held},
-    )
+    seen = Shapes().look(torch.tensor(images).permute(0, 3, 1, 2), captions)
+    whole, things = (Share(int(seen[f"adherence/{what}"].sum()), len(images)) for what in WHOLES)
+    parts = {part: Share(*seen[f"adherence/{part}"].sum(0, dtype=int).tolist()) for part in PARTS}
+    return Adherence(whole, things, {part: share for part, share in parts.items() if share.cases})
 
 
 def showing(images: NDArray[np.uint8], word: str) -> NDArray[np.bool_]:
     """Return in which images (N, H, H, 3) anything has an attribute, such as "red", "circle" or "big": (N,)."""
     return np.array([has(read(image), word) for image in images], dtype=bool)
-
-
-def _share(held: Sequence[bool]) -> Share:
-    return Share(sum(held), len(held))

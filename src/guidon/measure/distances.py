@@ -16,10 +16,33 @@ from torch import Tensor
 
 from guidon.errors import DataError, NumericalError, ShapeMismatch
 
-Features = Tensor | np.ndarray  # (N, D), in memory or on disk
-
-
 _ROWS = 2000  # vectors that are turned to float64 at once
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Some of the vectors of an array, read where they are when they are asked for.
+
+    Args:
+        features: (N, D), in memory or on disk.
+        numbers: (n,) of the vectors.
+    """
+
+    features: np.ndarray
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.features[self.numbers[rows]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.features.shape[1]
+
+
+Features = Tensor | np.ndarray | Picked  # (N, D), in memory or on disk
 
 
 def blocks(features: Features, rows: int | None = None) -> Iterator[Tensor]:
@@ -29,7 +52,21 @@ def blocks(features: Features, rows: int | None = None) -> Iterator[Tensor]:
         yield doubles(features[start : start + rows])
 
 
-def doubles(features: Features) -> Tensor:
+def joined(parts: Iterable[Tensor], n: int) -> Tensor:
+    """Return parts in one tensor of n rows, into which each is put as it comes.
+
+    Many small tensors that outlive the large ones between which they were made would leave holes in memory that no large one fits in.
+    """
+    whole, start = torch.empty(0), 0
+    for part in parts:
+        if not start:
+            whole = part.new_empty(n, *part.shape[1:])
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
+
+
+def doubles(features: Tensor | np.ndarray) -> Tensor:
     """Return features as a float64 tensor in memory."""
     return features.double() if isinstance(features, Tensor) else torch.from_numpy(np.array(features, np.float64))
 

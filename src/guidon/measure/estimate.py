@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from torch import Tensor
@@ -12,6 +13,11 @@ from torch import Tensor
 from guidon.errors import BadValue
 
 CHUNK = 4_000_000  # counts that are held at once
+WORK, FEWEST = (
+    2e12,
+    20,
+)  # multiplications for an interval, one or two minutes of a core; resamples below which it says nothing
+MANY = 100  # resamples whose percentiles can be told
 
 
 class Statistic(ABC):
@@ -21,11 +27,13 @@ class Statistic(ABC):
         n: how many images there are.
         n_reference: how many they are compared with; 0: with none.
         affordable: resamples that can be had in reasonable time; None: any number.
+        bounds: between which the figure lies, whatever the images.
     """
 
     n: int
     n_reference: int = 0
     affordable: int | None = None
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @abstractmethod
     def values(self, counts: Tensor) -> Tensor:
@@ -37,9 +45,11 @@ class Mean(Statistic):
 
     Args:
         per_image: (N,); NaN where an image has none, which then does not count.
+        bounds: of the number.
     """
 
-    def __init__(self, per_image: Tensor) -> None:
+    def __init__(self, per_image: Tensor, bounds: tuple[float, float] = Statistic.bounds) -> None:
+        self.bounds = bounds
         rows = per_image.double()
         self._there = ~rows.isnan()
         self._rows = rows.nan_to_num()
@@ -55,7 +65,7 @@ class Figure:
 
     Args:
         value: the figure.
-        low, high: ends of its interval.
+        low, high: ends of its interval; NaN: there is none.
         n: images that it was measured on.
         n_reference: images that they were compared with; 0: none.
         resamples: behind the interval.
@@ -79,8 +89,8 @@ class Difference:
 
     Args:
         value: the second minus the first.
-        low, high: ends of its interval.
-        p: how often resampling alone makes a difference as large, two-sided.
+        low, high: ends of its interval; NaN: there is none.
+        p: how often resampling alone makes a difference as large, two-sided; NaN: unknown.
         resamples: behind both.
     """
 
@@ -95,7 +105,9 @@ def estimate(statistic: Statistic, *, resamples: int = 200, seed: int = 0, confi
     """Return a figure with its bootstrap interval.
 
     The interval is that of the percentiles, moved by what resampling adds on average: a set with images that stand in it twice
-    is farther from any other, which says nothing about the sample.
+    is farther from any other, which says nothing about the sample. Fewer than 100 resamples, which a large set may not afford, tell no
+    percentiles but a deviation s: then it is that of the normal distribution, ``value +- z s``. It ends where the range of the figure
+    does. A resample in which nothing is left to measure does not count; where more than half are such, there is no interval.
 
     Args:
         statistic: of the sample.
@@ -107,9 +119,9 @@ def estimate(statistic: Statistic, *, resamples: int = 200, seed: int = 0, confi
     """
     value = float(statistic.values(torch.ones(1, statistic.n, dtype=torch.float64))[0])
     resamples = _resamples(resamples, statistic)
-    drawn = _bootstrap((statistic,), resamples, seed)[0]
-    low, high = _interval(drawn - drawn.mean() + value, confidence)
-    return Figure(value, low, high, statistic.n, statistic.n_reference, resamples, confidence)
+    drawn = _finite(_bootstrap((statistic,), resamples, seed)[0])
+    low, high = _interval(drawn, value, statistic.bounds, confidence)
+    return Figure(value, low, high, statistic.n, statistic.n_reference, len(drawn), confidence)
 
 
 def difference(
@@ -117,11 +129,12 @@ def difference(
 ) -> Difference:
     """Return how far two samples of the same seeds are apart, and how often chance alone would do that.
 
-    Both samples are drawn anew together, a seed at a time, so that what the seeds share does not count as chance.
+    Both samples are drawn anew together, a seed at a time, so that what the seeds share does not count as chance. With fewer than 100
+    resamples interval and p are those of the normal distribution with their deviation s, ``p = erfc(|value| / (s sqrt 2))``.
 
     Args:
         first, second: statistics of images that belong together row by row.
-        resamples, seed, confidence: as of `estimate`; p is at least 1 / (resamples + 1).
+        resamples, seed, confidence: as of `estimate`; of 100 resamples or more p is at least 1 / (resamples + 1).
 
     Raises:
         BadValue: the samples are not of one size.
@@ -134,11 +147,10 @@ def difference(
     value = float(second.values(ones)[0] - first.values(ones)[0])
     resamples = min(_resamples(resamples, first), _resamples(resamples, second))
     one, other = _bootstrap((first, second), resamples, seed)
-    moved = other - one
-    moved = moved - moved.mean()
-    low, high = _interval(moved + value, confidence)
-    p = (1 + int((moved.abs() >= abs(value) * (1 - 1e-12)).sum())) / (resamples + 1)
-    return Difference(value, low, high, p, resamples)
+    moved = _finite(other - one)
+    bounds = second.bounds[0] - first.bounds[1], second.bounds[1] - first.bounds[0]
+    low, high = _interval(moved, value, bounds, confidence)
+    return Difference(value, low, high, math.nan if math.isnan(low) else _chance(moved, value), len(moved))
 
 
 def _bootstrap(statistics: tuple[Statistic, ...], resamples: int, seed: int) -> list[Tensor]:
@@ -156,18 +168,45 @@ def _bootstrap(statistics: tuple[Statistic, ...], resamples: int, seed: int) -> 
     return [torch.cat(kept) if kept else torch.zeros(0, dtype=torch.float64) for kept in drawn]
 
 
-def _interval(values: Tensor, confidence: float) -> tuple[float, float]:
-    """Return the middle part of some values."""
+def _finite(drawn: Tensor) -> Tensor:
+    """Return what some resamples gave without those that gave nothing; none at all where that were most."""
+    finite = drawn[drawn.isfinite()]
+    return finite if 2 * len(finite) >= len(drawn) else finite[:0]
+
+
+def _interval(drawn: Tensor, value: float, bounds: tuple[float, float], confidence: float) -> tuple[float, float]:
+    """Return the ends of an interval around a figure, given what resamples of it gave; NaN where these say nothing."""
     if not 0 < confidence < 1:
         raise BadValue(f"confidence lies between 0 and 1, not at {confidence}; 0.95 is usual")
-    if not len(values):
+    if len(drawn) < 2 or not math.isfinite(value):
         return math.nan, math.nan
     out = (1 - confidence) / 2
-    low, high = values.quantile(torch.tensor([out, 1 - out], dtype=torch.float64)).tolist()
-    return low, high
+    if len(drawn) < MANY:
+        half = NormalDist().inv_cdf(1 - out) * float(drawn.std())
+        low, high = value - half, value + half
+    else:
+        ends = torch.tensor([out, 1 - out], dtype=torch.float64)
+        low, high = (drawn - drawn.mean() + value).quantile(ends).tolist()
+    return max(low, min(bounds[0], value)), min(high, max(bounds[1], value))
+
+
+def _chance(drawn: Tensor, value: float) -> float:
+    """Return how often differences that spread like those of resamples are as large as a value, two-sided."""
+    away = (drawn - drawn.mean()).abs()
+    if len(drawn) >= MANY:
+        return (1 + int((away >= abs(value) * (1 - 1e-12)).sum())) / (len(drawn) + 1)
+    deviation = float(drawn.std())
+    if deviation == 0:
+        return float(value == 0)
+    return math.erfc(abs(value) / (deviation * math.sqrt(2)))
 
 
 def _resamples(resamples: int, statistic: Statistic) -> int:
     if resamples < 0:
         raise BadValue(f"{resamples} resamples cannot be drawn; 200 are usual, 0 gives no interval")
     return resamples if statistic.affordable is None else min(resamples, statistic.affordable)
+
+
+def affordable(work: float) -> int:
+    """Return how many resamples can be had in reasonable time where each takes so many multiplications."""
+    return max(FEWEST, int(WORK / max(1.0, work)))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue, DataError, ShapeMismatch
-from guidon.measure.distances import Features, blocks
+from guidon.measure.distances import Features, blocks, joined
 
 _ENTRIES = 2_000_000  # distances held at once: 16 MB in float64
 _SLACK = 1e-9  # squared distances come from a matrix product; this much of their scale is rounding
@@ -44,8 +44,8 @@ def radii(features: Features, k: int) -> Tensor:
         raise BadValue(f"k is the number of a neighbour, at least 1, not {k}")
     if len(features) <= k:
         raise DataError(f"{len(features)} feature vectors have no {k}. neighbour each; measure at least {k + 1} images")
-    nearest = [block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features)]
-    return torch.cat(nearest)
+    nearest = (block.topk(k + 1, largest=False).values[:, k] for block in squared_distances(features, features))
+    return joined(nearest, len(features))
 
 
 def inside(points: Features, centres: Features, radius: Tensor, *, closed: bool = True) -> Iterator[Tensor]:
@@ -77,16 +77,21 @@ def _reach(centres: Features, radius: Tensor, closed: bool) -> Tensor:
 
 
 def squared_distances(a: Features, b: Features) -> Iterator[Tensor]:
-    """Yield the squared distances (rows, M) between blocks of rows of ``a`` (N, D) and all of ``b`` (M, D)."""
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+    """Yield the squared distances (rows, M) between blocks of rows of ``a`` (N, D) and all of ``b`` (M, D).
+
+    Each block takes the place of the one before it.
+    """
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[1]:
         raise ShapeMismatch(
             f"features must be (M, D) and (N, D), not {tuple(b.shape)} and {tuple(a.shape)}; use one judge for both"
         )
     centre = middle(b)  # distances do not change, their rounding errors shrink
     of_b = squares(b, centre)
-    for block in blocks(a, max(1, _ENTRIES // len(b))):
+    rows = min(len(a), max(1, _ENTRIES // len(b)))
+    room = torch.empty(rows, len(b), dtype=torch.float64)
+    for block in blocks(a, rows):
         block = block - centre
-        away = torch.empty(len(block), len(b), dtype=torch.float64)
+        away = room[: len(block)]
         start = 0
         for part in blocks(b):
             torch.mm(block, (part - centre).T, out=away[:, start : start + len(part)])
@@ -102,9 +107,10 @@ def middle(features: Features) -> Tensor:
 
 def squares(features: Features, centre: Tensor) -> Tensor:
     """Return the squared distance (N,) of features (N, D) to one vector (D,)."""
-    return torch.cat([(block - centre).square().sum(1) for block in blocks(features)])
+    return joined(((block - centre).square().sum(1) for block in blocks(features)), len(features))
 
 
 def _share_inside(points: Features, centres: Features, radius: Tensor) -> float:
     """Return the share of points (N, D) that lie in a ball around any centre (M, D) with squared radius (M,)."""
-    return torch.cat([block.any(1) for block in inside(points, centres, radius)]).double().mean().item()
+    found = (block.any(1) for block in inside(points, centres, radius))
+    return joined(found, len(points)).double().mean().item()

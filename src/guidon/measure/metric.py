@@ -23,6 +23,7 @@ class Metric(ABC):
         title: as it stands in a table or on an axis.
         better: whether a "higher" or a "lower" figure is better; None where neither is.
         needs: of "features", "logits" and "text" those that a network must give; "labels", "captions"; the names of other observers.
+        networks: that know what it asks them; empty: any that gives what it needs.
         compares: whether there must be a reference.
         about: what it is, in a sentence.
         source: the paper and the equation.
@@ -33,6 +34,7 @@ class Metric(ABC):
     source: ClassVar[str]
     better: ClassVar[Literal["higher", "lower"] | None]
     needs: ClassVar[tuple[str, ...]]
+    networks: ClassVar[tuple[str, ...]] = ()
     compares: ClassVar[bool] = False
 
     @abstractmethod
@@ -94,8 +96,8 @@ def measured(
         resamples, seed: of the intervals; see `estimate`.
 
     Raises:
-        BadValue: there is no reference, no label or no caption where a metric needs one; sample and reference were seen by other
-            networks.
+        BadValue: there is no reference, no label or no caption where a metric needs one; its network does not know what is asked for;
+            sample and reference were seen by other networks.
     """
     figures = {}
     for wish in wanted:
@@ -116,6 +118,12 @@ def check(wish: Wanted, sample: Rows, reference: Rows | None) -> str:
             )
     if not wish.network:
         return ""
+    if wish.metric.networks and wish.network not in wish.metric.networks:
+        known = " or ".join(wish.metric.networks)
+        raise BadValue(
+            f"{wish.key} is told by a {known} of the same classes, and {wish.network} knows others; take features of a {known} (auto trains"
+            " one on the reference), or leave it out"
+        )
     seen = sample.observers.get(wish.network, "")
     if wish.metric.compares and reference is not None and reference.observers.get(wish.network, "") != seen:
         raise BadValue(

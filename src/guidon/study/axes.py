@@ -119,7 +119,7 @@ def _range(name: str, given: Mapping[str, Any]) -> Range:
     low: Any = given.get("from")
     high: Any = given.get("to")
     count, spacing = given.get("count", COUNT), given.get("spacing", "linear")
-    if not (_number(low) and _number(high) and low < high):
+    if not (is_number(low) and is_number(high) and low < high):
         raise BadValue(f"axis {name} goes from one number to a larger one, not from {low!r} to {high!r}")
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise BadValue(f"axis {name} has a count of 2 values or more, not {count!r}")
@@ -137,7 +137,8 @@ def _plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guidon.measure.metric import Wanted
+from guidon.study.axes import is_number
 
 if TYPE_CHECKING:
     from guidon.study.store import Cell
@@ -94,6 +95,15 @@ def columns(cells: Sequence[Cell]) -> list[Column]:
     return found
 
 
+def best(cells: Sequence[Cell], column: Column) -> list[Cell]:
+    """Return the cells that are best in a column: none where neither way is better, or all are alike."""
+    if column.better is None or not column.varies:
+        return []
+    values = {id(cell): point.value for cell in cells if (point := column.of(cell)) is not None}
+    choose = max if column.better == "higher" else min
+    return [cell for cell in cells if values.get(id(cell)) == choose(values.values())] if values else []
+
+
 @dataclass(frozen=True)
 class Line:
     """Cells that differ in one axis only, in its order.
@@ -129,7 +139,7 @@ def lines(cells: Sequence[Cell]) -> list[Line]:
 
 def along(cells: Sequence[Cell]) -> str | None:
     """Return the axis that lines run along: ``w``, or the one with the most numbers; None where no axis has two."""
-    counts = {name: len(set(values)) for name, values in axes(cells).items() if all(map(_is_number, values))}
+    counts = {name: len(set(values)) for name, values in axes(cells).items() if all(map(is_number, values))}
     counts = {name: count for name, count in counts.items() if count > 1}
     return "w" if "w" in counts else max(counts, key=lambda name: counts[name], default=None)
 
@@ -149,7 +159,7 @@ def axes(cells: Sequence[Cell]) -> dict[str, list[Any]]:
             values = found.setdefault(name, [])
             if value not in values:
                 values.append(value)
-    return {name: sorted(values) if all(map(_is_number, values)) else values for name, values in found.items()}
+    return {name: sorted(values) if all(map(is_number, values)) else values for name, values in found.items()}
 
 
 def common(values: Sequence[T]) -> T | None:
@@ -182,10 +192,6 @@ def _name(key: str) -> str:
 
 def _network(key: str) -> str:
     return key.rpartition("@")[2] if "@" in key else ""
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cost(cell: Cell, key: str) -> float | None:

@@ -16,13 +16,13 @@ from guidon.checkpoints.atomic import write_bytes, write_text
 from guidon.errors import BadValue, ShapeMismatch
 from guidon.measure.estimate import Difference, Figure, difference, estimate
 from guidon.measure.metric import Wanted, check
-from guidon.measure.observe import OnBlock, Rows
+from guidon.measure.observe import ImageSet, OnBlock, Rows
 from guidon.study.bench import Bench
 from guidon.study.columns import as_json
 from guidon.study.plan import SweepPlan
 from guidon.study.sheet import Sheet, cell_images, image_names, tiled
-from guidon.study.store import Cell, finished_passes, merged
-from guidon.study.sweep import OnCell, sweep
+from guidon.study.store import Cell
+from guidon.study.sweep import OnCell, keyed, sweep
 from guidon.training.grid import png_bytes
 
 PAIRS = 10  # of images in a sheet
@@ -91,7 +91,7 @@ def compare(
         device, cache, on_cell, on_block: as of `sweep`.
 
     Raises:
-        BadValue: the plan has more cells, or they are of other seeds.
+        BadValue: the plan has more cells, they are of other seeds, or are told other things.
         ShapeMismatch: the images are of two sizes.
     """
     points = plan.points()
@@ -99,15 +99,41 @@ def compare(
         raise BadValue(f"two are compared, and the plan has {len(points)} cells; sweep over them, or name two")
     if len({(point.setting.seed, point.setting.n) for point in points}) > 1:
         raise BadValue("the two are of other seeds, so their images are no pairs; give both the same seed and n")
-    cells = sweep(plan, out, device=device, cache=cache, on_cell=on_cell, on_block=on_block)
     bench = Bench(plan, device, cache)
-    eyes = {observer.name: observer.fingerprint for observer in bench.observers}
-    first, second = (merged(finished_passes(cell.folder), eyes) for cell in (cells[0], cells[-1]))
+    settings = {key: point.setting for key, point in keyed(plan, bench).items()}
+    check_pairs(*(bench.images(setting, 1) for setting in settings.values()))
+    cells = sweep(plan, out, on_cell=on_cell, on_block=on_block, bench=bench)
+    first, second = (bench.seen(cell, settings[cell.key]) for cell in (cells[0], cells[-1]))
     figures = compared(bench.wanted, first, second, bench.reference, resamples=resamples, draws=plan.resamples)
     found = Comparison((cells[0], cells[-1]), tuple(figures))
     write_bytes(out / "compare.png", png_bytes(side_by_side(*found.cells).picture))
-    write_text(out / "compare.json", json.dumps(as_json(account(found)), indent=1, ensure_ascii=False))
+    write_text(
+        out / "compare.json",
+        json.dumps(as_json({**account(found), "reference": bench.record()["reference"]}), indent=1, ensure_ascii=False),
+    )
     return found
+
+
+def check_pairs(*sets: ImageSet) -> None:
+    """Refuse images that are no pairs because they were told different things; raises `BadValue`."""
+    said = [_told(images) for images in sets]
+    for other in said[1:]:
+        if other != said[0]:
+            i = next(i for i, pair in enumerate(zip(said[0], other, strict=True)) if pair[0] != pair[1])
+            raise BadValue(
+                f"the two are told different things (image {i + 1}: {said[0][i] or 'nothing'} and {other[i] or 'nothing'}), so their images"
+                " are no pairs; tell both what both know: --label or --prompt"
+            )
+
+
+def _told(images: ImageSet) -> list[str | None]:
+    """Return what each image is told, in words."""
+    if images.captions is not None:
+        return [caption or None for caption in images.captions]
+    if images.labels is None:
+        return [None] * len(images)
+    names = images.classes
+    return [None if i < 0 else str(i) if names is None else names[i] for i in images.labels.tolist()]
 
 
 def compared(

@@ -21,6 +21,8 @@ LOG = "cost.jsonl"
 class Logged(ImageSet):
     """Sampled images, with a log of what each block took, which a process that goes on with the set goes on with.
 
+    The peak of memory is that of sampling a block; what is held at that time, weights of networks that look among it, counts.
+
     Args:
         images: to sample.
         log: file, a line for each block; the last one of a block counts.
@@ -31,12 +33,12 @@ class Logged(ImageSet):
         self.images, self.log, self.device = images, log, device
         self.fingerprint, self.labels, self.classes = images.fingerprint, images.labels, images.classes
         self.captions = images.captions
-        forget_peak(device)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def block(self, start: int, stop: int) -> Tensor:
+        forget_peak(self.device)
         block = self.images.block(start, stop)
         took = {"images": len(block), "seconds": self.images.seconds[start], "nfe": self.images.nfe[start]}
         self.log.parent.mkdir(parents=True, exist_ok=True)

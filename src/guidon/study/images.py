@@ -92,7 +92,7 @@ class Stored(ImageSet):
         chosen = [int(i) for i in self._kept[start:stop]]
         try:
             pixels = list(in_threads(self._decoder, self._records.fetch(chosen)))
-        except (Unreadable, ShapeMismatch) as error:
+        except (Unreadable, ShapeMismatch, OSError) as error:
             raise DataError(
                 f"an image that could be read before cannot be read any more ({error}); are the files still there?"
             ) from error

@@ -17,7 +17,7 @@ from guidon.study.setting import MANY, SETTINGS, SPARE, Setting
 from guidon.training.data import DataConfig
 from guidon.training.run_recipe import Section, apply_change, known, problems, read_yaml
 
-AUTO = "auto"
+AUTO, CLASSIFIER = "auto", "classifier"  # as a network: one trained on the reference; the name that it has
 
 
 class Point:
@@ -83,7 +83,11 @@ class SweepPlan(Section):
     @property
     def network(self) -> str:
         """The name of the network that metrics see with where they name none."""
-        return "classifier" if self.features == AUTO else self.features.partition("(")[0].strip()
+        return CLASSIFIER if self.features == AUTO else self.features.partition("(")[0].strip()
+
+    def opening(self, network: str) -> str:
+        """Return the text form of a network by its name: the plan's own, `AUTO` for another's classifier, or the name itself."""
+        return self.features if network == self.network else AUTO if network == CLASSIFIER else network
 
     def wanted(self) -> list[Wanted]:
         """Return what is to be measured."""
@@ -141,14 +145,14 @@ class SweepPlan(Section):
         for text in self.metrics:
             try:
                 wish = Wanted.parse(text, self.network)
-                if wish.network not in ("", self.network):
-                    known("features", wish.network)
+                if (opening := self.opening(wish.network)) not in ("", AUTO):
+                    known("features", opening)
             except GuidonError as error:
                 yield f"metrics: {error}"
                 continue
             if wish.metric.compares and self.reference is None:
                 yield f"metrics: {text} compares with real images; give a reference, or leave it out"
-            elif wish.network and self.features == AUTO and self.reference is None:
+            elif opening == AUTO and self.reference is None:
                 yield f"metrics: {text} needs a network to see with; give features, or a reference to train one on"
 
     def _bad_cells(self) -> Iterator[str]:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from guidon.checkpoints.atomic import write_text
 from guidon.errors import ShapeMismatch
-from guidon.measure.observe import digest, team
+from guidon.measure.observe import digest
+from guidon.measure.processes import alone, team
 from guidon.scenes.draw import draw
 from guidon.scenes.render import render
 from guidon.scenes.scene import Scene
@@ -181,4 +182,5 @@ def remember(found: Found, config: DataConfig, records: Records, cache: Path | N
     """Keep what was found in these files for the next time; one process of a distributed run does."""
     path = _memory(config, records, cache)
     if path is not None and team()[0] == 0:
-        write_text(path, json.dumps(asdict(found)))
+        with alone(path):
+            write_text(path, json.dumps(asdict(found)))

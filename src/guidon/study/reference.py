@@ -19,7 +19,8 @@ from guidon.errors import BadValue, NotSupported
 from guidon.measure.features import ClassifierConfig, train_classifier
 from guidon.measure.networks.classifier import Classifier, ClassifierObserver
 from guidon.measure.networks.network import NetworkObserver
-from guidon.measure.observe import ImageSet, Observer, OnBlock, Rows, digest, observe, team
+from guidon.measure.observe import ImageSet, Observer, OnBlock, Rows, digest, observe
+from guidon.measure.processes import alone, team
 from guidon.model_request import class_id
 from guidon.study.images import Stored
 from guidon.training.data import DataConfig
@@ -107,27 +108,12 @@ def auto_classifier(
         )
     chosen = _chosen(images)
     epochs = min(40, max(10, 250_000 // len(chosen)))
-    folder = cache / "classifiers" / digest(images.fingerprint, len(chosen), epochs, reference.flip)
+    folder = cache / "classifiers" / digest(images.fingerprint, images.classes, len(chosen), epochs, reference.flip)
     rank, _, wait = team()
-    if rank == 0 and not folder.is_dir():
-        config = ClassifierConfig.for_images(len(images.classes), images.shape[0], images.shape[1])
-
-        def show(epoch: int, loss: float) -> None:
-            if on_epoch is not None:
-                on_epoch(epoch + 1, epochs)
-
-        classifier = train_classifier(
-            torch.cat([_rows(images, part) for part in np.array_split(chosen, -(-len(chosen) // BLOCK))]),
-            images.labels[chosen].tolist(),
-            len(images.classes),
-            epochs=epochs,
-            flip=reference.flip,
-            precision="fp32",
-            config=dataclasses.replace(config, names=images.classes),
-            on_epoch=show,
-        )
-        classifier.save(folder)
-    wait()
+    with alone(folder):
+        if rank == 0 and not folder.is_dir():
+            _train(images, chosen, folder, epochs, reference.flip, on_epoch)
+        wait()
     return Classifier(str(folder))
 
 
@@ -144,9 +130,10 @@ def aligned(images: Images, observers: Sequence[Observer]) -> Images:
     known = next((o.classes for o in observers if isinstance(o, ClassifierObserver) and o.classes), None)
     if known is None or images.labels is None or images.classes is None or tuple(images.classes) == tuple(known):
         return images
+    named = images.classes
     ids = {old: class_id(images.classes[old], known) for old in np.unique(images.labels).tolist() if old >= 0}
     images.labels = np.array([ids.get(label, -1) for label in images.labels.tolist()], np.int64)
-    images.classes, images.fingerprint = tuple(known), digest(images.fingerprint, known)
+    images.classes, images.fingerprint = tuple(known), digest(images.fingerprint, named, known)
     return images
 
 
@@ -159,6 +146,35 @@ def _chosen(images: Stored) -> np.ndarray:
     if len(labelled) <= most:
         return labelled
     return np.sort(np.random.default_rng(0).choice(labelled, most, replace=False))
+
+
+def _train(
+    images: Stored,
+    chosen: np.ndarray,
+    folder: Path,
+    epochs: int,
+    flip: bool,
+    on_epoch: Callable[[int, int], None] | None,
+) -> None:
+    """Train a classifier on some images, and write it into a folder."""
+    assert images.labels is not None and images.classes is not None
+    config = ClassifierConfig.for_images(len(images.classes), images.shape[0], images.shape[1])
+
+    def show(epoch: int, loss: float) -> None:
+        if on_epoch is not None:
+            on_epoch(epoch + 1, epochs)
+
+    classifier = train_classifier(
+        torch.cat([_rows(images, part) for part in np.array_split(chosen, -(-len(chosen) // BLOCK))]),
+        images.labels[chosen].tolist(),
+        len(images.classes),
+        epochs=epochs,
+        flip=flip,
+        precision="fp32",
+        config=dataclasses.replace(config, names=images.classes),
+        on_epoch=show,
+    )
+    classifier.save(folder)
 
 
 def _rows(images: Stored, chosen: np.ndarray) -> torch.Tensor:

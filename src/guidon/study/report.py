@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from guidon._version import __version__
 from guidon.checkpoints.atomic import write_text
 from guidon.errors import DataError
 from guidon.measure.metric import Wanted
-from guidon.study.columns import Column, along, as_json, axes, coloured, columns, common, lines, shown
+from guidon.study.axes import is_number
+from guidon.study.columns import Column, along, as_json, axes, best, coloured, columns, common, lines, shown
 from guidon.study.pareto import COLORS, WIDE, trades
 from guidon.study.sprites import data_url, sprites
 from guidon.study.store import Cell, Store
@@ -95,7 +97,7 @@ def report_data(
             {
                 "name": name,
                 "values": [shown(value) for value in values],
-                "numbers": list(values) if all(_is_number(value) for value in values) else None,
+                "numbers": list(values) if all(is_number(value) for value in values) else None,
             }
             for name, values in ways.items()
         ],
@@ -139,28 +141,31 @@ def command(cell: Cell) -> str:
     notes = []
     if settings.get("average") is not None:
         notes.append(f"with the average of relative length {settings['average']:g} of the run's weights")
+    if settings.get("precision") not in (None, "fp32"):
+        words += ["--precision", str(settings["precision"])]
     n, told = int(settings.get("n") or cell.cost.images), settings.get("told")
-    if told:
-        first = [*told][: min(FIRST, n)]
+    first = list(takewhile(lambda text: text is not None, told or ()))[: min(FIRST, n)]
+    if told and not first:
+        notes.append("told nothing, which a model of classes can be asked for in Python only: told=[None]")
+    if first:
         words += ["--prompt" if any(" " in str(text) for text in first) else "--label", *map(str, first), "--n", "1"]
         if len(first) < n:
             notes.append(f"the first {len(first)} of its {n:,} images")
     else:
         words += ["--n", str(n)]
-    if settings.get("negative"):
-        words += ["--negative", *map(str, settings["negative"])]
+    if negative := [str(text) for text in settings.get("negative") or () if text is not None]:
+        words += ["--negative", *negative]
+    if None in (settings.get("negative") or ()):
+        notes.append("nothing to steer away from for some of them, which can be asked for in Python only")
     return shlex.join(words) + (f"  # {', '.join(notes)}" if notes else "")
 
 
 def best_cells(cells: Sequence[Cell], found: Sequence[Column]) -> list[tuple[Cell, list[Column]]]:
-    """Return the cells that are best in a figure, each once, and in which; the first cell where no figure has a better."""
+    """Return the cells that are best in a figure, each once, and in which; the first cell where no figure tells a better one."""
     wins: dict[str, tuple[Cell, list[Column]]] = {}
     for column in found:
-        known = [(point.value, cell) for cell in cells if (point := column.of(cell)) is not None]
-        if column.cost or column.better is None or not known:
-            continue
-        top = (max if column.better == "higher" else min)(known, key=lambda pair: pair[0])[1]
-        wins.setdefault(top.key, (top, []))[1].append(column)
+        for top in [] if column.cost else best(cells, column)[:1]:
+            wins.setdefault(top.key, (top, []))[1].append(column)
     return list(wins.values()) or [(cells[0], [])]
 
 
@@ -170,14 +175,14 @@ def place(cell: Cell) -> str:
 
 
 def _best(cells: Sequence[Cell], found: Sequence[Column]) -> list[dict[str, str]]:
-    best = []
+    found_best = []
     for cell, won in best_cells(cells, found):
         values = ", ".join(
             f"{column.title} {point.value:.4g}" for column in won if (point := column.of(cell)) is not None
         )
         why = f"{place(cell)}: best of {len(cells)} in {values}" if won else place(cell)
-        best.append({"why": why, "command": command(cell)})
-    return best
+        found_best.append({"why": why, "command": command(cell)})
+    return found_best
 
 
 def _values(column: Column, cell: Cell) -> list[float | None] | None:
@@ -253,7 +258,3 @@ def _first_pair(found: Sequence[Column], run: str | None, ways: Sequence[str]) -
 def _first_sheet(cells: Sequence[Cell], ways: Sequence[str]) -> list[str]:
     name = along(cells) or coloured(cells) or next(iter(ways), None)
     return ["images" if name is None else str(ways.index(name)), "images"]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

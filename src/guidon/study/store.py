@@ -10,16 +10,15 @@ import dataclasses
 import fcntl
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from guidon.errors import BadValue, DamagedCheckpoint, MissingFile, SaveFailed
 from guidon.measure.estimate import Figure
-from guidon.measure.observe import ROWS, Rows
+from guidon.measure.observe import Rows
+from guidon.study.passes import seen_in
 
 FILE, FOLDER, LOCK = "cells.sqlite", "cells", ".lock"
 FORMAT = 1  # of the file
@@ -62,6 +61,7 @@ class Cell:
         cost: what that took.
         folder: of its rows.
         against: what each figure was measured with, network and reference, as a fingerprint.
+        failed: why figures are lacking that were asked for; it is not kept.
     """
 
     key: str
@@ -71,6 +71,7 @@ class Cell:
     cost: Cost
     folder: Path = field(compare=False)
     against: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict, compare=False)
 
     def rows(self) -> Rows:
         """Return what was seen of its images, by all networks; raises `MissingFile` where the folder is gone."""
@@ -220,44 +221,6 @@ class Store:
             raise SaveFailed(f"cannot use {path} ({error}); free space, or choose another folder") from error
         except sqlite3.DatabaseError as error:
             raise DamagedCheckpoint(f"{path} is no file of a sweep ({error}); choose another folder") from error
-
-
-def seen_in(folder: Path) -> Rows:
-    """Return the rows of a cell, of all passes of observers over its images as one; raises `MissingFile` where there are none."""
-    passes = finished_passes(folder)
-    if not passes:
-        raise MissingFile(f"{folder} holds no rows; do the sweep again, what is there is kept")
-    return merged(passes)
-
-
-def finished_passes(folder: Path) -> list[Rows]:
-    """Return the rows of each finished pass of observers over the images of a cell, the oldest first."""
-    passes = []
-    for path in sorted(folder.glob(f"*/{ROWS}"), key=lambda path: path.stat().st_mtime):
-        with contextlib.suppress(MissingFile):  # a pass that was not finished
-            passes.append(Rows.open(path.parent))
-    return passes
-
-
-def merged(passes: Sequence[Rows], wanted: Mapping[str, str] | None = None) -> Rows:
-    """Return what was seen of the same images in several passes as one.
-
-    Args:
-        passes: the last one counts where two have the same aspect.
-        wanted: fingerprints of observers by their names; what others of these names saw is left out.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    observers: dict[str, str] = {}
-    wanted = wanted or {}
-    last = passes[-1]
-    for rows in passes:
-        own = {name: mark for name, mark in rows.observers.items() if wanted.get(name, mark) == mark}
-        other = rows.observers.keys() - own.keys()
-        observers |= own
-        arrays |= {aspect: rows[aspect] for aspect in rows.aspects if aspect.partition("/")[0] not in other}
-        last = last if other else rows  # labels are numbered as the classifier of their pass has them
-    told = {name: getattr(last, name) for name in ("labels", "classes", "captions", "fingerprint")}
-    return Rows(arrays, len(last), observers=observers, **told)
 
 
 def _json(content: Any) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from guidon.errors import BadValue, GuidonError
+from guidon.errors import BadValue, GuidonError, MissingFile, SaveFailed
 from guidon.measure.observe import OnBlock
 from guidon.study.bench import Bench, OnPrepare
 from guidon.study.plan import Point, SweepPlan
@@ -15,6 +15,7 @@ from guidon.study.store import Cell, Store, Trial
 
 OnCell = Callable[[Cell, int, int], None]
 OnPlan = Callable[[Sequence["Job"], int], None]
+OnFail = Callable[["Failure"], None]
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = ("local", "ray")
 
@@ -36,6 +37,23 @@ class Job:
     done: Cell | None = None
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What could not be done of a cell.
+
+    Args:
+        key: of the cell.
+        point: where it stands.
+        why: and what to do about it.
+        figure: that could not be measured; empty: the cell could not be made.
+    """
+
+    key: str
+    point: Point
+    why: str
+    figure: str = ""
+
+
 def sweep(
     plan: SweepPlan,
     out: str | Path,
@@ -48,8 +66,13 @@ def sweep(
     on_plan: OnPlan | None = None,
     on_cell: OnCell | None = None,
     on_block: OnBlock | None = None,
+    on_fail: OnFail | None = None,
+    bench: Bench | None = None,
 ) -> list[Cell]:
     """Make every cell of a plan that is not there yet, and return all of them in its order.
+
+    A cell or a figure that fails does not keep the others from being made. Figures of another plan, which are not asked for any more,
+    or are of another reference or network, are taken out: all that is in a folder can be compared.
 
     Args:
         plan: of the sweep.
@@ -63,27 +86,44 @@ def sweep(
         on_plan: called with (what is to be done, cells) before the first is made.
         on_cell: called with (cell, cells done, cells) after each.
         on_block: called with (blocks done, blocks) of the cell in flight; not by Ray.
+        on_fail: called with each `Failure`; None: they are raised together when all else is done.
+        bench: of this plan and device, where one is there already.
 
     Raises:
-        BadRecipe, BadValue, NotSupported: a cell cannot be made or measured; all of them are tried before the first is made.
+        BadRecipe, BadValue, NotSupported: a cell cannot be made or measured; all of them are tried before the first is made. Or, without
+            ``on_fail``, some could not be, and the others are there.
         CheckpointError: a model cannot be read.
         SaveFailed: the folder cannot be written.
     """
     store = Store(out)
     with store.alone():
-        bench = Bench(plan, device, cache, on_prepare)
+        bench = bench or Bench(plan, device, cache, on_prepare)
         points = keyed(plan, bench)
         jobs = planned(points, bench, store)
-        store.put_note("plan", plan.model_dump(mode="json"))
+        store.put_note("plan", bench.record())
         places = {key: point.axes for key, point in points.items()}
         store.arrange(places)
         order = list(places)
+        for cell in store.cells():
+            current = bench.current(cell)
+            if current.figures.keys() != cell.figures.keys():
+                store.put(current, order.index(cell.key))
         if on_plan is not None:
             on_plan(jobs, len(points))
-        for count, cell in enumerate(_made(jobs, bench, store, engine, workers, on_block), len(points) - len(jobs) + 1):
+        failures: list[Failure] = []
+        fail, count = on_fail or failures.append, len(points) - len(jobs)
+        for job, cell in _made(jobs, bench, store, engine, workers, on_block):
+            if isinstance(cell, str):
+                fail(Failure(job.key, job.point, cell))
+                continue
+            count += 1
             store.put(cell, order.index(cell.key))
             if on_cell is not None:
                 on_cell(cell, count, len(points))
+            for figure, why in cell.failed.items():
+                fail(Failure(job.key, job.point, why, figure))
+        if failures:
+            raise BadValue(f"{told(failures)}\nall else is done, and is not done again")
         return store.cells()
 
 
@@ -110,10 +150,16 @@ def planned(points: Mapping[str, Point], bench: Bench, store: Store | None) -> l
     Raises:
         BadValue: some cells cannot be made or measured; a line for each kind of problem.
     """
-    finished = {} if store is None else store.all_cells()
-    pending = [(key, point) for key, point in points.items() if key not in finished or bench.lacks(finished[key])]
+    finished = (
+        {} if store is None else {key: bench.current(cell) for key, cell in store.all_cells().items() if key in points}
+    )
+    pending = [
+        (key, point)
+        for key, point in points.items()
+        if key not in finished or bench.lacks(finished[key]) or bench.lacks_images(finished[key])
+    ]
     pending.sort(key=lambda item: _models(item[1]))
-    jobs, wrong = [], dict[str, list[str]]()
+    jobs, wrong = [], list[Failure]()
     for count, (key, point) in enumerate(pending, 1):
         try:
             bench.check(point.setting)
@@ -124,14 +170,10 @@ def planned(points: Mapping[str, Point], bench: Bench, store: Store | None) -> l
                     store.put_trial(key, trial)
             jobs.append(Job(key, point, trial, finished.get(key)))
         except GuidonError as error:
-            wrong.setdefault(str(error), []).append(where(point))
+            wrong.append(Failure(key, point, str(error)))
         bench.on_prepare("trying each cell", count, len(pending))
     if wrong:
-        lines = [
-            f"cell {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {message}"
-            for message, places in wrong.items()
-        ]
-        raise BadValue("\n".join(lines))
+        raise BadValue(told(wrong))
     return jobs
 
 
@@ -142,6 +184,27 @@ def made(job: Job, bench: Bench, store: Path, on_block: OnBlock | None = None) -
     return bench.make(job.key, job.point, Store.room_in(store, job.key), job.trial, on_block)
 
 
+def attempted(job: Job, bench: Bench, store: Path, on_block: OnBlock | None = None) -> Cell | str:
+    """Return the cell of a job, or why it cannot be made; raises only what no other cell could be made with."""
+    try:
+        return made(job, bench, store, on_block)
+    except (SaveFailed, MissingFile):
+        raise
+    except GuidonError as error:
+        return str(error)
+
+
+def told(failures: Iterable[Failure]) -> str:
+    """Return a line for each kind of failure, with the first of its cells."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for failure in failures:
+        kinds.setdefault((failure.figure, failure.why), []).append(where(failure.point))
+    return "\n".join(
+        f"{f'{figure} of ' if figure else ''}cell {places[0]}{f' and {len(places) - 1} more' if len(places) > 1 else ''}: {why}"
+        for (figure, why), places in kinds.items()
+    )
+
+
 def where(point: Point) -> str:
     """Return where a cell stands, for people."""
     return ", ".join(f"{name}={label}" for name, label in point.axes.items()) or "of no axis"
@@ -149,9 +212,9 @@ def where(point: Point) -> str:
 
 def _made(
     jobs: list[Job], bench: Bench, store: Store, engine: Engine, workers: int | None, on_block: OnBlock | None
-) -> Iterator[Cell]:
+) -> Iterator[tuple[Job, Cell | str]]:
     if engine == "local":
-        return (made(job, bench, store.folder, on_block) for job in jobs)
+        return ((job, attempted(job, bench, store.folder, on_block)) for job in jobs)
     from guidon.study.ray_engine import made_by_ray
 
     return made_by_ray(jobs, bench, store.folder, workers)

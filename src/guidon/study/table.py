@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from guidon.checkpoints.atomic import write_text
-from guidon.study.columns import Column, axes, columns, shown
+from guidon.study.columns import as_json, axes, columns, shown
 from guidon.study.store import Cell
 
 CSV, JSON = "table.csv", "table.json"
@@ -26,7 +26,7 @@ def write_tables(folder: Path, cells: Sequence[Cell]) -> tuple[Path, Path]:
     writer.writerows(rows)
     write_text(folder / CSV, stream.getvalue())
     accounts = [account(cell) for cell in cells]
-    write_text(folder / JSON, json.dumps(accounts, indent=1, ensure_ascii=False) + "\n")
+    write_text(folder / JSON, json.dumps(as_json(accounts), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     return folder / CSV, folder / JSON
 
 
@@ -51,12 +51,3 @@ def account(cell: Cell) -> dict[str, Any]:
     figures = {key: dataclasses.asdict(figure) for key, figure in cell.figures.items()}
     cost = dataclasses.asdict(cell.cost)
     return {"cell": cell.key, "axes": cell.axes, "settings": cell.settings, "figures": figures, "cost": cost}
-
-
-def best(cells: Sequence[Cell], column: Column) -> list[Cell]:
-    """Return the cells that are best in a column: none where neither way is better, or all are alike."""
-    if column.better is None or not column.varies:
-        return []
-    values = {id(cell): point.value for cell in cells if (point := column.of(cell)) is not None}
-    choose = max if column.better == "higher" else min
-    return [cell for cell in cells if values.get(id(cell)) == choose(values.values())] if values else []

@@ -13,15 +13,17 @@ from typing import Any
 
 from guidon.checkpoints.atomic import surviving, write_text
 from guidon.checkpoints.native import CONFIG, local_folder, read_config
-from guidon.errors import BadValue, GuidonError, NotSupported
+from guidon.errors import BadValue, GuidonError, MissingFile, NotSupported, SaveFailed
 from guidon.measure.observe import OnBlock
+from guidon.model import Model
 from guidon.model_config import ModelConfig, SampleDefaults
 from guidon.study.axes import Range, as_number
 from guidon.study.bench import Bench, OnPrepare
 from guidon.study.goals import Limit, Objective, excess, value_of, winners
 from guidon.study.plan import Point, SweepPlan
 from guidon.study.store import Cell, Store
-from guidon.study.sweep import made, planned, sweep
+from guidon.study.shelf import fingerprint
+from guidon.study.sweep import Failure, made, planned, sweep, told
 
 LOG = "trials.jsonl"
 SPACE: dict[str, Any] = {
@@ -105,8 +107,7 @@ def tune(
         NotSupported: Optuna is not installed.
     """
     if trials is None:
-        cells = sweep(plan, out, device=device, cache=cache, on_prepare=on_prepare, on_block=on_block)
-        write_text(out / LOG, "".join(_line(i, cell.axes, cell, objectives, limits) for i, cell in enumerate(cells)))
+        cells = _gridded(plan, out, objectives, limits, device, cache, on_prepare, on_try, on_block)
     else:
         store = Store(out)
         with store.alone():
@@ -118,16 +119,50 @@ def tune(
     return Tuned(tuple(cells), tuple(best), tuple(objectives), tuple(limits))
 
 
+def _gridded(
+    plan: SweepPlan,
+    out: Path,
+    objectives: Sequence[Objective],
+    limits: Sequence[Limit],
+    device: str | None,
+    cache: Path | None,
+    on_prepare: OnPrepare | None,
+    on_try: OnTry | None,
+    on_block: OnBlock | None,
+) -> list[Cell]:
+    failures: list[Failure] = []
+
+    def on_cell(cell: Cell, done: int, cells: int) -> None:
+        if on_try is not None:
+            on_try(done, cells, cell)
+
+    how: dict[str, Any] = {"device": device, "cache": cache, "on_prepare": on_prepare, "on_block": on_block}
+    cells = sweep(plan, out, **how, on_cell=on_cell, on_fail=failures.append)
+    if not cells:
+        raise BadValue(told(failures))
+    tried: list[tuple[dict[str, Any], Cell | None, str]] = []
+    for cell in cells:
+        said = "; ".join(f"{failure.figure}: {failure.why}" for failure in failures if failure.key == cell.key)
+        tried.append((cell.axes, cell, said))
+    tried += [(failure.point.axes, None, failure.why) for failure in failures if not failure.figure]
+    lines = [_line(i, axes, cell, objectives, limits, said) for i, (axes, cell, said) in enumerate(tried)]
+    write_text(out / LOG, "".join(lines))
+    return cells
+
+
 def _nothing(cells: Sequence[Cell], objectives: Sequence[Objective], limits: Sequence[Limit]) -> str:
     """Say why nothing is best."""
+    why = next(
+        (f" ({cell.failed[key]})" for cell in cells for key in _keys(objectives, limits) if key in cell.failed), ""
+    )
     if all(excess(cell, limits) for cell in cells):
         near = min(cells, key=lambda cell: excess(cell, limits))
         has = ", ".join(f"{limit.key} {value_of(near, limit.key):.4g}" for limit in limits)
         return (
-            f"nothing that was tried keeps to {', '.join(map(str, limits))}; the nearest has {has}. Allow more, or try more:"
+            f"nothing that was tried keeps to {', '.join(map(str, limits))}; the nearest has {has}{why}. Allow more, or try more:"
             " the same command with more --trials goes on"
         )
-    return f"{objectives[0].key} is no number anywhere; take another objective, or more images (--n)"
+    return f"{objectives[0].key} is no number anywhere{why}; take another objective, or more images (--n)"
 
 
 def _searched(
@@ -142,7 +177,7 @@ def _searched(
     on_block: OnBlock | None,
 ) -> list[Cell]:
     optuna = _optuna()
-    store.put_note("plan", plan.model_dump(mode="json"))
+    store.put_note("plan", bench.record())
     store.arrange({})
     with _quiet(optuna):
         sampler = optuna.samplers.TPESampler(
@@ -166,6 +201,9 @@ def _searched(
             losses = [objective.loss(cell) for objective in objectives]
             cells.setdefault(cell.key, cell)
             trial.set_user_attr("excess", excess(cell, limits))
+            said = "; ".join(f"{key}: {why}" for key, why in cell.failed.items())
+        except (SaveFailed, MissingFile):
+            raise
         except GuidonError as error:
             said, failure = str(error), error
         with _quiet(optuna):
@@ -185,8 +223,11 @@ def _cell(point: Point, bench: Bench, store: Store, place: int, on_block: OnBloc
     key = bench.key(point.setting)
     there = store.all_cells().get(key)
     jobs = planned({key: point}, bench, store)
-    cell = made(jobs[0], bench, store.folder, on_block) if jobs else there
-    assert cell is not None
+    if jobs:
+        cell = made(jobs[0], bench, store.folder, on_block)
+    else:
+        assert there is not None
+        cell = bench.current(there)
     if any(other.key == key for other in store.cells()):  # tried before, by way of another name
         return cell
     cell = replace(cell, axes=point.axes)
@@ -239,7 +280,7 @@ def save_defaults(model: str, cell: Cell) -> Path:
         cell: of that model.
 
     Raises:
-        NotSupported: the model is of the hub, or the settings need more than a rule, a solver, a grid and steps.
+        NotSupported: the model is of the hub, the cell is of another, or its settings need more than a rule, a solver, a grid and steps.
         SaveFailed: the file cannot be written; it is as it was.
     """
     if not Path(model).expanduser().exists():
@@ -247,6 +288,10 @@ def save_defaults(model: str, cell: Cell) -> Path:
     needed = [name for name in ("average", "weak", "negative") if cell.settings.get(name)]
     if needed:
         raise NotSupported(f"a model's defaults have no {needed[0]}; sample with it instead: guidon sample --help")
+    if fingerprint(Model.from_pretrained(model)) != cell.settings["weights"]:
+        raise NotSupported(
+            f"the best settings are those of {cell.settings['model']}, not of {model}; nothing was saved: tune {cell.settings['model']} itself"
+        )
     path = surviving(local_folder(model)) / CONFIG
     config = ModelConfig(**read_config(path.parent))
     sample = SampleDefaults(**{name: cell.settings[name] for name in SampleDefaults.model_fields})

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from guidon.errors import BadValue, DataError
-from guidon.measure.distances import blocks
+from guidon.measure.distances import blocks, joined
 from guidon.measure.estimate import Mean, Statistic
 from guidon.measure.metric import Metric
 from guidon.measure.metrics.seen import vectors
@@ -29,6 +29,7 @@ class Accuracy(Metric):
     title: ClassVar[str] = "Accuracy"
     better: ClassVar[Literal["higher", "lower"] | None] = "higher"
     needs: ClassVar[tuple[str, ...]] = ("logits", "labels")
+    networks: ClassVar[tuple[str, ...]] = ("classifier",)
     about: ClassVar[str] = "Share of images that a classifier of real images takes for what was asked for."
     source: ClassVar[str] = "share of images"
 
@@ -44,5 +45,5 @@ class Accuracy(Metric):
             )
         if not bool((labels >= 0).any()):
             raise DataError("no image has a label; measure images with labels")
-        told = torch.cat([block.argmax(1) for block in blocks(logits)])
-        return Mean((told == labels).double().masked_fill(labels < 0, torch.nan))
+        told = joined((block.argmax(1) for block in blocks(logits)), len(logits))
+        return Mean((told == labels).double().masked_fill(labels < 0, torch.nan), (0, 1))

@@ -74,7 +74,7 @@ class Adhered(Metric):
     def statistic(self, sample: Rows, reference: Rows | None, network: str) -> Statistic:
         seen = torch.from_numpy(np.array(sample[f"adherence/{self.part}"], np.float64))
         if self.part in WHOLES:
-            return Mean(seen)
+            return Mean(seen, (0, 1))
         if not bool(seen[:, 1].any()):
             raise DataError(f"no caption says anything of {self.part}; leave adherence('{self.part}') out")
         return Share(seen)
@@ -86,6 +86,8 @@ class Share(Statistic):
     Args:
         cases: (N, 2), how many held and how many there were.
     """
+
+    bounds = (0.0, 1.0)
 
     def __init__(self, cases: Tensor) -> None:
         self.cases, self.n = cases, len(cases)

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from guidon.errors import ShapeMismatch
-from guidon.measure.distances import blocks
+from guidon.errors import DataError, ShapeMismatch
+from guidon.measure.distances import blocks, joined
 from guidon.measure.estimate import Mean, Statistic
 from guidon.measure.metric import Metric
 from guidon.measure.metrics.seen import vectors
@@ -25,6 +25,7 @@ class ClipScore(Metric):
 
     Raises:
         ShapeMismatch: the features of images and captions differ in number.
+        DataError: no image has a caption.
 
     Source: Hessel et al., arXiv 2104.08718, eq. 1, with the usual factor of 100 in place of its 2.5.
     """
@@ -42,4 +43,7 @@ class ClipScore(Metric):
                 f"features of images {images.shape} and of captions {texts.shape} differ; take both from one CLIP"
             )
         pairs = zip(blocks(images), blocks(texts), strict=True)
-        return Mean(torch.cat([100 * torch.cosine_similarity(*pair).clamp_min(0) for pair in pairs]))
+        scores = joined((100 * torch.cosine_similarity(*pair).clamp_min(0) for pair in pairs), len(images))
+        if bool(scores.isnan().all()):
+            raise DataError("no image has a caption; measure images with captions")
+        return Mean(scores, (0, 100))

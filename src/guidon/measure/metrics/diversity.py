@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from guidon.errors import DataError
+from guidon.measure.distances import Picked
 from guidon.measure.estimate import Statistic
 from guidon.measure.manifold import squared_distances
 from guidon.measure.metric import Metric
-from guidon.measure.metrics.pairs import mean_over_pairs
+from guidon.measure.metrics.pairs import affordable_over_pairs, mean_over_pairs
 from guidon.measure.metrics.seen import vectors
 from guidon.measure.observe import Rows
 from guidon.registry import register
@@ -26,7 +28,7 @@ class Diversity(Metric):
 
     What was told is the label where the images have labels, else the caption, else nothing: then all pairs count. Exact, over all
     pairs of different images; images without a label, and those that share what they were told with no other, are left out. Its
-    unit is that of the network's features.
+    unit is that of the network's features. The interval of a large set has fewer resamples than were asked for.
 
     Raises:
         DataError: no two images were told the same.
@@ -60,14 +62,18 @@ class Spread(Statistic):
         groups: numbers of the images of each.
     """
 
+    bounds = (0.0, math.inf)
+
     def __init__(self, features: np.ndarray, groups: list[np.ndarray]) -> None:
         self.features, self.groups, self.n = features, groups, len(features)
+        pairs = sum(len(group) ** 2 for group in groups)
+        self.affordable = affordable_over_pairs(pairs, *features.shape)
 
     def values(self, counts: Tensor) -> Tensor:
         within = []
         for group in self.groups:
-            features = self.features[group]
-            distances = (block.sqrt() for block in squared_distances(features, features))
+            features = Picked(self.features, group)
+            distances = (block.sqrt_() for block in squared_distances(features, features))
             within.append(mean_over_pairs(distances, counts[:, torch.from_numpy(group)]))
         return torch.stack(within).nanmean(0)
 

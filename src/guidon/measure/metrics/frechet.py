@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -11,15 +12,13 @@ import torch
 from torch import Tensor
 
 from guidon.measure.distances import FeatureStatistics, blocks, root
-from guidon.measure.estimate import Statistic
+from guidon.measure.estimate import Statistic, affordable
 from guidon.measure.metric import Metric
 from guidon.measure.metrics.seen import both, kept
 from guidon.measure.observe import Rows
 from guidon.registry import register
 
 _ENTRIES = 32_000_000  # numbers of covariances held at once: 256 MB in float64
-_WORK = 2e12  # multiplications for the interval: one or two minutes of a core
-_FEWEST = 20  # resamples below which an interval says nothing
 
 
 @register("metric", "fid")
@@ -28,7 +27,8 @@ class Frechet(Metric):
     """The Fréchet distance between Gaussians fitted to the features of sample and reference.
 
     ``|m - m_r|^2 + tr(A + B - 2 (A B)^1/2)``, with unbiased covariances A and B. It falls as the number of images grows, so only
-    figures of as many images compare. The interval of large features has fewer resamples than were asked for.
+    figures of as many images compare. The interval of large features has fewer resamples than were asked for, and where they are fewer than 100
+    it is that of a normal distribution; see `estimate`.
 
     Source: Heusel et al., arXiv 1706.08500, eq. 6; Dowson & Landau, J. Multivariate Analysis 12 (1982).
     """
@@ -81,13 +81,15 @@ class FrechetStatistic(Statistic):
         reference: what it is compared with.
     """
 
+    bounds = (0.0, math.inf)
+
     def __init__(self, features: np.ndarray, reference: Gaussian) -> None:
         self.features, self.reference = features, reference
         self.n, self.n_reference = len(features), reference.n
         rank = reference.root.shape[1]
         self._few = self.n <= rank
         work = 8 * self.n**2 * rank if self._few else 2 * self.n * rank**2 + 4 * rank**3
-        self.affordable = max(_FEWEST, int(_WORK / max(1, work)))
+        self.affordable = affordable(work)
 
     def values(self, counts: Tensor) -> Tensor:
         n = counts.sum(1)

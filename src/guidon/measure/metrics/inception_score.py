@@ -63,7 +63,7 @@ class ScoreOfSplits(Statistic):
     """
 
     def __init__(self, logits: np.ndarray, splits: int) -> None:
-        self.logits, self.n = logits, len(logits)
+        self.logits, self.n, self.bounds = logits, len(logits), (1.0, float(logits.shape[1]))
         self._splits = torch.randperm(self.n, generator=torch.Generator().manual_seed(0)).chunk(splits)
 
     def values(self, counts: Tensor) -> Tensor:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue
-from guidon.measure.distances import Features, blocks
+from guidon.measure.distances import Features, blocks, joined
 from guidon.measure.estimate import Statistic
 from guidon.measure.metric import Metric
-from guidon.measure.metrics.pairs import mean_over_pairs
+from guidon.measure.metrics.pairs import affordable_over_pairs, mean_over_pairs
 from guidon.measure.metrics.seen import both, kept
 from guidon.measure.observe import Rows
 from guidon.registry import register
@@ -28,7 +28,8 @@ class Kernel(Metric):
     """The unbiased squared maximum mean discrepancy under the kernel ``(x.y / D + 1)^3``.
 
     Over all pairs by default: that is what the mean over random subsets estimates, without the noise of drawing them. An image
-    that counts twice makes two pairs with each other image and none with its copy, so the estimate stays unbiased.
+    that counts twice makes two pairs with each other image and none with its copy, so the estimate stays unbiased. The interval of a large set has fewer
+    resamples than were asked for.
 
     Args:
         subsets: mean over so many random subsets of both sets, drawn with seed 0, as the paper does; 0: all pairs of all images.
@@ -82,7 +83,8 @@ class AllPairs(Statistic):
     def __init__(self, features: Features, reference: Features, own: Tensor) -> None:
         self.features, self.own = features, own
         self.n, self.n_reference = len(features), len(reference)
-        self._across = torch.cat([block.mean(1) for block in _kernel(features, reference)])  # (N,)
+        self.affordable = affordable_over_pairs(self.n**2, *features.shape)
+        self._across = joined((block.mean(1) for block in _kernel(features, reference)), self.n)  # (N,)
 
     def values(self, counts: Tensor) -> Tensor:
         across = counts @ self._across / counts.sum(1)

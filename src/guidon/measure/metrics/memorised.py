@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from guidon.errors import BadValue, DataError
-from guidon.measure.distances import Features, blocks, doubles
+from guidon.measure.distances import blocks, doubles, joined
 from guidon.measure.estimate import Mean, Statistic
 from guidon.measure.manifold import squared_distances
 from guidon.measure.metric import Metric
@@ -56,12 +56,12 @@ class Memorised(Metric):
         here, there = both(sample, reference, f"{network}/features")
         _, distance = nearest(here, there, 2)
         first, second = distance.unbind(1)
-        statistic = Mean((first < self.ratio * second) | (first == 0))
+        statistic = Mean((first < self.ratio * second) | (first == 0), (0, 1))
         statistic.n_reference = len(there)
         return statistic
 
 
-def nearest(features: Features, reference: Features, k: int = 1) -> tuple[Tensor, Tensor]:
+def nearest(features: Tensor | np.ndarray, reference: Tensor | np.ndarray, k: int = 1) -> tuple[Tensor, Tensor]:
     """Return which vectors of a reference are nearest to each of some others, and how far they are.
 
     Args:
@@ -77,11 +77,13 @@ def nearest(features: Features, reference: Features, k: int = 1) -> tuple[Tensor
     """
     if not 1 <= k <= len(reference):
         raise DataError(f"{len(reference)} images have no {k}. nearest; take more of them, or a smaller k")
-    rows = [block.topk(k, largest=False).indices for block in squared_distances(features, reference)]
-    found = torch.cat(rows)
-    apart = []
-    for part, block in zip(found.split(_ROWS), blocks(features, _ROWS), strict=True):
+    rows = (block.topk(k, largest=False).indices for block in squared_distances(features, reference))
+    found = joined(rows, len(features))
+
+    def apart(part: Tensor, block: Tensor) -> Tensor:
         neighbours = doubles(reference[part.flatten().numpy()]).unflatten(0, part.shape)  # (B, k, D)
-        apart.append((neighbours - block[:, None]).square().sum(2).sqrt())
-    distance, order = torch.cat(apart).sort(stable=True)
+        return (neighbours - block[:, None]).square().sum(2).sqrt()
+
+    pairs = zip(found.split(_ROWS), blocks(features, _ROWS), strict=True)
+    distance, order = joined((apart(*pair) for pair in pairs), len(features)).sort(stable=True)
     return found.gather(1, order), distance

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from guidon.measure.estimate import CHUNK, affordable
+
 
 def mean_over_pairs(blocks: Iterable[Tensor], counts: Tensor) -> Tensor:
     """Return the mean over ordered pairs of different images, (R,); NaN where there is none.
@@ -25,3 +27,14 @@ def mean_over_pairs(blocks: Iterable[Tensor], counts: Tensor) -> Tensor:
         total += ((counts[:, rows] @ block) * counts).sum(1)
         start = rows.stop
     return total / (counts.sum(1).square() - counts.square().sum(1))
+
+
+def affordable_over_pairs(pairs: int, n: int, wide: int) -> int:
+    """Return how many resamples can be had in reasonable time of a mean over pairs.
+
+    Args:
+        pairs: how many.
+        n: images that count.
+        wide: numbers of each, multiplied once for all resamples whose counts are held at once.
+    """
+    return affordable(pairs * (1 + wide * n / CHUNK))

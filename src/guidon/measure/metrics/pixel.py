@@ -54,9 +54,10 @@ class OfPixels(Metric):
     better: ClassVar[Literal["higher", "lower"] | None] = None
     needs: ClassVar[tuple[str, ...]] = ("pixels",)
     aspect: ClassVar[str]
+    most: ClassVar[float] = 1.0
 
     def statistic(self, sample: Rows, reference: Rows | None, network: str) -> Statistic:
-        return Mean(torch.from_numpy(np.array(sample[f"pixels/{self.aspect}"], np.float64)))
+        return Mean(torch.from_numpy(np.array(sample[f"pixels/{self.aspect}"], np.float64)), (0, self.most))
 
 
 @register("metric", "saturation")
@@ -85,6 +86,7 @@ class Contrast(OfPixels):
     about: ClassVar[str] = "Standard deviation of the luma within an image, 0 to 1/2."
     source: ClassVar[str] = "Peli 1990, Contrast in complex images"
     aspect: ClassVar[str] = "contrast"
+    most: ClassVar[float] = 0.5
 
 
 @register("metric", "clipping")

@@ -7,7 +7,8 @@ against itself is one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,12 +17,15 @@ import torch
 from torch import Tensor
 
 from guidon.errors import BadValue
+from guidon.measure.distances import joined
 from guidon.measure.estimate import Mean, Statistic
 from guidon.measure.manifold import around, inside, radii
 from guidon.measure.metric import Metric
 from guidon.measure.metrics.seen import both, kept
 from guidon.measure.observe import Rows
 from guidon.registry import register
+
+_BALLS = 100  # real images whose bits are looked at at once
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,21 @@ class OfBalls(Metric):
         assert reference is not None
         return kept(reference, ("radii", network, self.k, self.most), lambda: radii(real, self.k))
 
+    def _among(
+        self,
+        sample: Rows,
+        reference: Rows | None,
+        network: str,
+        count: Callable[[Tensor], Tensor],
+        bounds: tuple[float, float],
+        *,
+        closed: bool = True,
+    ) -> Statistic:
+        """Return the mean of what is counted (rows,) of the real balls that generated images lie in, bool (rows, M)."""
+        here, real = self._sets(sample, reference, network)
+        found = inside(here, real, self._reach(reference, network, real), closed=closed)
+        return _compared(Mean(joined((count(block) for block in found), len(here)), bounds), real)
+
 
 @register("metric", "precision")
 @dataclass(frozen=True)
@@ -76,9 +95,7 @@ class Precision(OfBalls):
     source: ClassVar[str] = "Kynkäänniemi et al. 2019, arXiv 1904.06991, eq. 2"
 
     def statistic(self, sample: Rows, reference: Rows | None, network: str) -> Statistic:
-        here, real = self._sets(sample, reference, network)
-        found = inside(here, real, self._reach(reference, network, real))
-        return _compared(Mean(torch.cat([block.any(1) for block in found])), real)
+        return self._among(sample, reference, network, lambda balls: balls.any(1), (0, 1))
 
 
 @register("metric", "recall")
@@ -97,7 +114,7 @@ class Recall(OfBalls):
 
     def statistic(self, sample: Rows, reference: Rows | None, network: str) -> Statistic:
         here, real = self._sets(sample, reference, network)
-        return _compared(Covered(inside(real, here, radii(here, self.k)), len(here)), real)
+        return _compared(Covered(inside(real, here, radii(here, self.k)), len(real), len(here)), real)
 
 
 @register("metric", "density")
@@ -115,9 +132,9 @@ class Density(OfBalls):
     k: int = 5
 
     def statistic(self, sample: Rows, reference: Rows | None, network: str) -> Statistic:
-        here, real = self._sets(sample, reference, network)
-        found = inside(here, real, self._reach(reference, network, real), closed=False)
-        return _compared(Mean(torch.cat([block.sum(1) for block in found]).double() / self.k), real)
+        return self._among(
+            sample, reference, network, lambda balls: balls.sum(1).double() / self.k, (0, math.inf), closed=False
+        )
 
 
 @register("metric", "coverage")
@@ -139,7 +156,7 @@ class Coverage(OfBalls):
     def statistic(self, sample: Rows, reference: Rows | None, network: str) -> Statistic:
         here, real = self._sets(sample, reference, network)
         found = around(real, here, self._reach(reference, network, real), closed=False)
-        return _compared(Covered(found, len(here)), real)
+        return _compared(Covered(found, len(real), len(here)), real)
 
 
 class Covered(Statistic):
@@ -147,16 +164,22 @@ class Covered(Statistic):
 
     Args:
         near: blocks (rows, N) of the real images: which generated ones are near. Kept as bits.
+        m: real images, M.
         n: generated images, N.
     """
 
-    def __init__(self, near: Iterable[Tensor], n: int) -> None:
+    bounds = (0.0, 1.0)
+
+    def __init__(self, near: Iterable[Tensor], m: int, n: int) -> None:
         self.n = n
-        self._near = np.concatenate([np.packbits(block.numpy(), axis=1) for block in near])  # (M, N / 8)
+        self._near = joined((torch.from_numpy(np.packbits(block.numpy(), axis=1)) for block in near), m)  # (M, N / 8)
 
     def values(self, counts: Tensor) -> Tensor:
-        there = np.packbits((counts > 0).numpy(), axis=1)  # (R, N / 8)
-        return torch.tensor([float((self._near & bits).any(1).mean()) for bits in there], dtype=torch.float64)
+        there = torch.from_numpy(np.packbits((counts > 0).numpy(), axis=1))  # (R, N / 8)
+        near = torch.zeros(len(counts), dtype=torch.int64)
+        for block in self._near.split(_BALLS):
+            near += torch.stack([(block & bits).any(1).sum() for bits in there])
+        return near.double() / len(self._near)
 
 
 def _compared(statistic: Statistic, real: np.ndarray) -> Statistic:
