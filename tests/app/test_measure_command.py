@@ -164,9 +164,13 @@ def test_without_a_reference_pixels_are_measured(guidon: Callable[..., Any]) -> 
         ("made -r real --features atuo", "did you mean 'auto'"),
         ("made -r real --features \"dinov2('a')\" \"dinov2('b')\"", "two networks called dinov2"),
         ("made -r real --features inception", "pip install torch-fidelity"),
-        ("made -m fid --features \"classifier('judge')\"", "give a reference"),
+        ("made -m fid --features \"classifier('judge')\"", "fid compares with real images; give --reference"),
+        ("made -m fid", "fid compares with real images; give --reference"),
         ("made -m accuracy", "auto is a classifier trained on the reference"),
-        ("flat -r real -m accuracy " + SEEN, "accuracy needs labels, and the images have none"),
+        (
+            "flat -r real -m accuracy " + SEEN,
+            "accuracy needs labels, and the images have none; put them into a folder for each class",
+        ),
         ("flat -m adherence", "adherence needs captions"),
         ("made -r real --size 8 " + SEEN, "the classifier looks at images (3, 12, 12)"),
         ("made -r real -m precision --n 2 " + SEEN, "too few"),
@@ -189,6 +193,23 @@ def test_what_cannot_be_measured_is_refused_in_a_line(
     assert answer.code == 2 and message in answer.err, answer.err
     assert answer.err.startswith("guidon: ") and answer.err.count("\n") == 1
     assert not Path("measured", "measure.json").exists()
+
+
+def test_what_cannot_be_measured_does_not_keep_the_other_figures(
+    guidon: Callable[..., Any], judge: FeatureClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(Path("made"), 6, 0)
+    pictures(Path("real"), 6, 1)
+    Path("flat").mkdir()
+    for file in Path("made").rglob("*.png"):
+        Path("flat", file.name).write_bytes(file.read_bytes())
+    answer = guidon(f"measure flat -r real --n 50 -m accuracy precision(300) fid contrast --resamples 5 {SEEN}")
+    assert answer.code == 2 and answer.out.startswith("              figure"), answer.out
+    assert "accuracy could not be measured: accuracy needs labels" in answer.err
+    assert "precision(300) could not be measured" in answer.err and "note: asked for 50 images, there are" in answer.err
+    found = told("measured")
+    assert list(found["figures"]) == ["fid", "contrast"] and set(found["failed"]) == {"accuracy", "precision(300)"}
+    assert "are fewer than the 128 features: fid says little" in answer.out
 
 
 def test_two_processes_measure_what_one_does(

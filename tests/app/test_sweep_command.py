@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import guidon as library
+from guidon.errors import NumericalError
+from guidon.study.images import Sampled
 from guidon.study.store import Store
 
 PLAN = """
@@ -52,6 +54,20 @@ def test_a_sweep_leaves_a_table_in_three_forms(guidon, plan):
         assert float(line.split()[3].strip("±")) == pytest.approx(half, rel=0.06)
     assert "4 cells of 6 images" in answer.out and "out/report.html" in answer.out
     assert "<html" in Path("out/report.html").read_text()[:200].lower()
+
+
+def test_what_fails_is_named_at_the_end_and_the_rest_is_there(guidon, plan, monkeypatch):
+    block = Sampled.block
+
+    def failing(self, start, stop):
+        if self._request["rule"] == "cfg(4)" and len(self) > 1:
+            raise NumericalError("not a number")
+        return block(self, start, stop)
+
+    monkeypatch.setattr(Sampled, "block", failing)
+    answer = guidon(f"sweep {plan} -o out")
+    assert answer.code == 2 and "cell rule=plain, w=4: not a number\nall else is done" in answer.err
+    assert "3 cells of 6 images" in answer.out and len(json.loads(Path("out/table.json").read_text())) == 3
 
 
 def test_networks_are_opened_before_anything_is_sampled(guidon, plan):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from guidon.errors import BadValue, DataError, ShapeMismatch
 from guidon.measure import manifold
+from guidon.measure.distances import Picked, joined
 from guidon.measure.manifold import precision_recall, radii
 
 
@@ -76,3 +78,16 @@ def test_a_point_lies_in_its_own_ball_even_when_the_ball_is_a_point() -> None:
     x = cloud(300, dim=100).double() * 30
     assert manifold._share_inside(x, x, torch.zeros(300, dtype=torch.float64)) == 1.0
     assert manifold._share_inside(x + 1e-2, x, torch.zeros(300, dtype=torch.float64)) == 0.0
+
+
+def test_parts_are_joined_in_order_and_picked_vectors_are_those_of_the_array() -> None:
+    whole = np.arange(42.0).reshape(14, 3)
+    parts = torch.from_numpy(whole).split(4)
+    assert torch.equal(joined(iter(parts), 14), torch.from_numpy(whole))
+    numbers = np.array([1, 4, 5, 11, 13])
+    picked, other = Picked(whole, numbers), torch.from_numpy(whole[:6])
+    expected = torch.cdist(torch.from_numpy(whole[numbers]), other).square()
+    found = torch.cat([block.clone() for block in manifold.squared_distances(picked, other)])
+    torch.testing.assert_close(found, expected)
+    found = torch.cat([block.clone() for block in manifold.squared_distances(other, picked)])
+    torch.testing.assert_close(found, expected.T.contiguous())

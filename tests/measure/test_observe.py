@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from guidon.errors import BadValue, DamagedCheckpoint, DataError, MissingFile, NotSupported
+from guidon.errors import BadValue, DamagedCheckpoint, DataError, MissingFile, NotSupported, SaveFailed
 from guidon.measure.observe import ImageSet, Observer, Rows, observe
 
 
@@ -102,3 +105,63 @@ def test_bad_input(tmp_path: Path) -> None:
         Rows.open(tmp_path / "some")
     with pytest.raises(BadValue, match="one length"):
         Rows.of({"a": np.zeros(3), "b": np.zeros(4)})
+
+
+def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
+    class Gone(Numbered):
+        def block(self, start: int, stop: int) -> Tensor:
+            if start >= self.gone_from:
+                raise FileNotFoundError(2, "no such image")
+            return super().block(start, stop)
+
+    images = Gone()
+    for images.gone_from in (0, 4):
+        with pytest.raises(FileNotFoundError) as error:
+            observe(images, [Means()], tmp_path / "rows", block=4)
+        assert not isinstance(error.value, SaveFailed)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveFailed, match="could not write"):
+        observe(Numbered(), [Means()], tmp_path / "file" / "rows")
+
+
+def test_a_full_disk_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("guidon.measure.observe._keep", full)
+    with pytest.raises(SaveFailed, match=r"rows \(No space left on device\); free space"):
+        observe(Numbered(), [Means()], tmp_path / "rows")
+
+
+def test_classes_are_called_what_they_are_called_now(tmp_path: Path) -> None:
+    observe(Numbered(), [Means()], tmp_path)
+    renamed = Numbered()
+    renamed.classes = ("x", "y", "z")
+    assert observe(renamed, [Means()], tmp_path).classes == ("x", "y", "z")
+
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from measure.test_observe import Means, Numbered, observe
+
+class Slow(Means):
+    def look(self, images, captions):
+        time.sleep(0.2)
+        with open(sys.argv[2], "a") as log:
+            log.write("look\\n")
+        return super().look(images, captions)
+
+rows = observe(Numbered(), [Slow()], Path(sys.argv[1]), block=3)
+assert rows["means/value"].tolist() == list(range(11)), rows["means/value"]
+"""
+
+
+def test_two_commands_look_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMMAND, str(tmp_path / "cache" / "rows"), str(tmp_path / "log")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for one in both:
+        said = one.communicate(timeout=300)[1]
+        assert one.returncode == 0, said
+    assert (tmp_path / "log").read_text().count("look") == 4

@@ -87,6 +87,20 @@ def test_samples_of_other_sizes_are_no_pairs():
         compared(SATURATION, rows(np.zeros(30)), rows(np.zeros(31)))
 
 
+def test_images_that_are_told_different_things_are_no_pairs(tmp_path):
+    one = tiny_model(tmp_path / "one")
+    other = tiny_model(tmp_path / "other", 1, classes=("0", "2", "1"))
+    sides = [{"model": str(one)}, {"model": str(other)}]
+    plan = {"axes": {}, "rule": "cfg(2)", "cells": sides}
+    with pytest.raises(BadValue, match=r"image 2: 1 and 2\).*tell both"):
+        compare(tiny_plan(one, **plan), tmp_path / "a", resamples=20)
+    assert not (tmp_path / "a/cells").exists()
+    found = compare(
+        tiny_plan(one, told=["1", "2"], **plan), tmp_path / "b", resamples=20
+    )  # other numbers, the same names
+    assert [cell.settings["model"] for cell in found.cells] == [str(one), str(other)]
+
+
 @pytest.fixture
 def model(tmp_path):
     return tiny_model(tmp_path / "model")

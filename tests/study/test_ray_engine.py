@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from support.sweeps import tiny_model, tiny_plan
 
-from guidon.errors import NotSupported
+from guidon.errors import BadValue, NotSupported
 from guidon.measure.observe import IMAGES
+from guidon.study.bench import Bench
+from guidon.study.ray_engine import _alike
 from guidon.study.store import Store
 from guidon.study.sweep import sweep
 
@@ -21,6 +23,14 @@ def test_without_ray_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(NotSupported, match=r"pip install 'guidon\[ray\]'"):
         sweep(tiny_plan(tiny_model(tmp_path / "m")), tmp_path / "out", engine="ray")
     assert Store.existing(tmp_path / "out").all_cells() == {}
+
+
+def test_figures_of_another_reference_or_network_are_refused(tmp_path: Path):
+    plan = tiny_plan(tiny_model(tmp_path / "m"), axes={"w": [1]})
+    (cell,), bench = sweep(plan, tmp_path / "out"), Bench(plan, "cpu")
+    assert _alike(cell, bench) == cell and _alike("why", bench) == "why"
+    with pytest.raises(BadValue, match="a worker measured contrast with another reference"):
+        _alike(replace(cell, against={**cell.against, "contrast": "other"}), bench)
 
 
 def test_cells_by_ray_are_those_of_one_process(tmp_path: Path):

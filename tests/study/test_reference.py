@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +141,65 @@ def test_labels_are_numbered_as_the_classifier_does(folder: Path) -> None:
         aligned(before, eyes("b", "c", "d"))
     before.labels[:3] = -1  # a class that none shows need not be known
     assert aligned(before, eyes("b", "c", "d")).labels.tolist() == [-1, -1, -1, 0, 0, 0]
+
+
+def renamed(folder: Path, **names: str) -> Stored:
+    """Return the images of a folder when its classes have other names, which do not change their order."""
+    for old, new in names.items():
+        (folder / old).rename(folder / f"new-{new}")
+    for new in names.values():
+        (folder / f"new-{new}").rename(folder / new)
+    return Stored(DataConfig(source=str(folder)))
+
+
+def untrained(pixels: Tensor, labels: Sequence[int], classes: int, **more: Any) -> FeatureClassifier:
+    return FeatureClassifier(more["config"])
+
+
+def test_a_classifier_is_that_of_the_names_of_its_classes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "train_classifier", untrained)
+    config, cache = DataConfig(source=str(folder)), tmp_path / "cache"
+    before, images = auto_classifier(config, cache), Stored(config)
+    other = renamed(folder, a="b", b="c")
+    assert other.fingerprint == images.fingerprint and other.classes == ("b", "c")
+    after = auto_classifier(config, cache, images=other)
+    assert (before.open().classes, after.open().classes) == (("a", "b"), ("b", "c"))
+
+
+def test_renamed_classes_are_not_taken_for_what_they_were_called(folder: Path) -> None:
+    eyes = [ClassifierObserver(FeatureClassifier(ClassifierConfig(3, 3, 8, (4, 8), names=("c", "b", "a"))))]
+    before = aligned(Stored(DataConfig(source=str(folder))), eyes)
+    after = aligned(renamed(folder, a="b", b="c"), eyes)
+    assert (before.labels.tolist(), after.labels.tolist()) == ([2, 2, 2, 1, 1, 1], [1, 1, 1, 0, 0, 0])
+    assert before.fingerprint != after.fingerprint
+
+
+COMMAND = """
+import sys, time
+from pathlib import Path
+from study.test_reference import DataConfig, auto_classifier, reference, untrained
+
+def train(*given, **more):
+    time.sleep(1)
+    with open(sys.argv[3], "a") as log:
+        log.write("trained\\n")
+    return untrained(*given, **more)
+
+reference.train_classifier = train
+assert auto_classifier(DataConfig(source=sys.argv[1]), Path(sys.argv[2])).open().classes == ("a", "b")
+"""
+
+
+def test_two_commands_train_once(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COMMAND, str(folder), str(tmp_path / "cache"), str(tmp_path / "log")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for one in both:
+        said = one.communicate(timeout=300)[1]
+        assert one.returncode == 0, said
+    assert (tmp_path / "log").read_text() == "trained\n"
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -145,6 +145,19 @@ def test_a_command_for_texts_makes_the_first_images_whatever_they_say(tmp_path):
     assert "first 3 of its 100" in line and "0.05" in line
 
 
+def test_a_command_says_the_precision_and_never_the_word_none(tmp_path):
+    (cell, *_) = sweep(
+        tmp_path, figures, settings={"told": ["a", None], "negative": [None, "red"], "precision": "bf16"}
+    )
+    words = shlex.split(command(cell), comments=True)
+    assert words[words.index("--precision") + 1] == "bf16" and words[-2:] == ["--negative", "red"]
+    assert words[words.index("--label") + 1 :][:3] == ["a", "--n", "1"] and "None" not in words
+    assert "nothing to steer away from" in command(cell) and "first 1 of" in command(cell)
+    (cell, *_) = sweep(tmp_path / "b", figures, settings={"told": [None], "precision": "fp32"})
+    words = shlex.split(command(cell), comments=True)
+    assert words[-2:] == ["--n", "100"] and "--label" not in words and "--precision" not in words
+
+
 def test_what_is_no_sweep_is_refused(tmp_path):
     with pytest.raises(MissingFile, match="no sweep"):
         write_report(tmp_path)

@@ -15,7 +15,8 @@ import pytest
 from guidon.errors import BadValue, DamagedCheckpoint, MissingFile
 from guidon.measure.estimate import Figure
 from guidon.measure.observe import ImageSet, Observer, Rows, observe
-from guidon.study.store import FILE, Cell, Cost, Store, Trial, finished_passes, merged, seen_in
+from guidon.study.passes import finished_passes, merged, seen_in
+from guidon.study.store import FILE, Cell, Cost, Store, Trial
 
 
 def cell(store: Store, key: str, **axes: object) -> Cell:

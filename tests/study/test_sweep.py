@@ -13,23 +13,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from support.sweeps import tiny_model, tiny_plan
 from training.tiny import tiny_recipe
 
 import guidon
-from guidon.errors import BadValue
+from guidon.errors import BadValue, NumericalError, SaveFailed
 from guidon.measure.estimate import Figure, estimate
+from guidon.measure.metrics import Contrast
+from guidon.measure.networks import Classifier
 from guidon.measure.observe import IMAGES
 from guidon.study import bench as bench_module
-from guidon.study.bench import Bench, fingerprint
-from guidon.study.columns import columns
+from guidon.study import shelf as shelf_module
+from guidon.study import sweep as sweep_module
+from guidon.study.bench import Bench
+from guidon.study.columns import best, columns
 from guidon.study.cost import LOG, Logged, forget_peak, peak_memory
 from guidon.study.images import Sampled
 from guidon.study.nfe import longest, steps_for
 from guidon.study.plan import SweepPlan
+from guidon.study.shelf import MODELS, fingerprint
 from guidon.study.store import Cell, Cost, Store, Trial
 from guidon.study.sweep import sweep
-from guidon.study.table import best
 from guidon.training.loop import train
 from guidon.training.snapshots import reconstruct_model
 
@@ -137,7 +142,7 @@ def test_further_metrics_are_measured_on_the_rows_that_were_kept(model, tmp_path
     blocks.clear()
     cells, made = done(tiny_plan(model, metrics=["contrast"]), tmp_path)
     assert made == [cell.key for cell in cells] and blocks == []
-    assert all(set(cell.figures) == {"saturation", "contrast"} for cell in cells)
+    assert all(set(cell.figures) == {"contrast"} for cell in cells)  # what is asked for, and nothing of another plan
     assert [cell.cost for cell in cells] == [cell.cost for cell in first]
     fewer, made = done(tiny_plan(model, metrics=["contrast"], resamples=5), tmp_path)
     assert len(made) == 2 and fewer[0].figures["contrast"].resamples == 5
@@ -153,6 +158,114 @@ def test_further_observers_look_at_kept_images_or_else_at_the_same_ones_again(mo
     fresh, _ = done(tiny_plan(model, metrics=["contrast"]), tmp_path / "fresh")
     assert [cell.figures for cell in cells] == [cell.figures for cell in fresh]
     assert [cell.cost for cell in cells] == [cell.cost for cell in first]
+
+
+def test_figures_of_another_measurement_leave_finished_cells_before_any_new_one_is_made(model, tmp_path, monkeypatch):
+    done(tiny_plan(model, axes={"w": [1]}, metrics=["contrast", "saturation"]), tmp_path)
+    monkeypatch.setattr(sweep_module, "made", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        done(tiny_plan(model, axes={"w": [1, 3]}, metrics=["contrast", "clipping"]), tmp_path)
+    assert [set(cell.figures) for cell in Store(tmp_path).cells()] == [{"contrast"}]
+    with pytest.raises(KeyboardInterrupt):
+        done(tiny_plan(model, axes={"w": [1]}, metrics=["contrast"], resamples=9), tmp_path)
+    assert [set(cell.figures) for cell in Store(tmp_path).cells()] == [set()]
+
+
+def test_a_cell_and_a_figure_that_fail_do_not_keep_the_others(model, tmp_path, monkeypatch):
+    block = Sampled.block
+
+    def failing(self, start, stop):
+        if self._request["rule"] == "cfg(3)" and len(self) > 1:
+            raise NumericalError("not a number")
+        return block(self, start, stop)
+
+    def refusing(self, sample, reference, network):
+        raise BadValue("too few")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sampled, "block", failing)
+        patch.setattr(Contrast, "statistic", refusing)
+        with pytest.raises(BadValue) as found:
+            done(tiny_plan(model, axes={"w": [3, 1, 5]}), tmp_path)
+    assert str(found.value).split("\n")[:2] == ["cell w=3: not a number", "contrast of cell w=1 and 1 more: too few"]
+    kept = Store(tmp_path).cells()
+    assert [(cell.axes["w"], list(cell.figures)) for cell in kept] == [(1, ["saturation"]), (5, ["saturation"])]
+    cells, made = done(tiny_plan(model, axes={"w": [3, 1, 5]}), tmp_path)
+    assert len(made) == 3 and all(list(cell.figures) == ["saturation", "contrast"] for cell in cells)
+    monkeypatch.setattr(Sampled, "block", lambda *_: (_ for _ in ()).throw(SaveFailed("full")))
+    with pytest.raises(SaveFailed):  # which no other cell would survive
+        done(tiny_plan(model, axes={"w": [7, 8]}), tmp_path)
+
+
+def test_more_images_are_kept_of_finished_cells_where_more_are_asked_for(model, tmp_path, blocks):
+    first, _ = done(tiny_plan(model, keep_images=2), tmp_path)
+    before = [pixels(cell).copy() for cell in first]
+    blocks.clear()
+    cells, made = done(tiny_plan(model, keep_images=7), tmp_path)
+    assert len(made) == 2 and blocks == [(0, 12)] * 2
+    for few, cell in zip(before, cells, strict=True):
+        assert pixels(cell).shape[0] == 7 and np.array_equal(pixels(cell)[:2], few)
+    assert [(cell.figures, cell.cost) for cell in cells] == [(cell.figures, cell.cost) for cell in first]
+    assert done(tiny_plan(model, keep_images=5), tmp_path)[1] == []
+
+
+def test_labels_are_those_that_the_images_have_now(model, tmp_path, monkeypatch):
+    first, _ = done(tiny_plan(model, axes={"w": [1]}), tmp_path)
+    numbered = []
+
+    def turned(images, observers):
+        images.labels, images.classes = 2 - images.labels, ("2", "1", "0")
+        return images
+
+    monkeypatch.setattr(bench_module, "aligned", turned)
+    measured = bench_module.measured
+    monkeypatch.setattr(
+        bench_module,
+        "measured",
+        lambda wanted, rows, *a, **k: numbered.append(rows.labels) or measured(wanted, rows, *a, **k),
+    )
+    done(tiny_plan(model, axes={"w": [1]}, metrics=["clipping"]), tmp_path)
+    assert numbered[0].tolist() == (2 - first[0].rows().labels).tolist() != first[0].rows().labels.tolist()
+
+
+def reference_of(folder: Path, side: int) -> dict:
+    for number in range(6):
+        path = folder / "01"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, side), (40 * number, 10, 90)).save(path)
+    return {"source": str(folder)}
+
+
+def test_the_reference_is_brought_to_the_size_of_the_models(model, tmp_path):
+    given = reference_of(tmp_path / "real", 16)
+    bench = Bench(tiny_plan(model, reference=given), "cpu")
+    assert (bench.real.size, bench.real.channels) == (8, 1)
+    assert bench.record()["reference"]["size"] == 8
+    other = tiny_model(tmp_path / "wide", shape=(1, 16, 16))
+    plan = tiny_plan(model, reference=given, axes={"model": [str(model), str(other)]}, rule="cfg(2)")
+    with pytest.raises(BadValue, match=r"8x8 and 16x16; set reference\.size"):
+        _ = Bench(plan, "cpu").real
+    said = Bench(plan.model_copy(update={"reference": plan.reference.model_copy(update={"size": 12})}), "cpu").real
+    assert (said.size, said.channels) == (12, 1)
+
+
+def test_a_bare_classifier_is_that_of_the_reference_beside_another_network(model, tmp_path, monkeypatch):
+    plan = tiny_plan(
+        model,
+        features="inception",
+        metrics=["fid", "accuracy@classifier"],
+        reference=reference_of(tmp_path / "real", 8),
+    )
+    assert [plan.opening(wish.network) for wish in plan.wanted()] == ["inception", "auto"]
+    trained = []
+    monkeypatch.setattr(
+        bench_module, "auto_classifier", lambda real, *_: trained.append(real.size) or Classifier("there")
+    )
+    bench = Bench(plan, "cpu")
+    assert bench.classifier == Classifier("there") and trained == [8]
+    assert Bench(plan, "cpu", classifier=tmp_path).classifier == Classifier(str(tmp_path)) and len(trained) == 1
+    with pytest.raises(BadValue, match="give features, or a reference to train one on"):
+        tiny_plan(model, features="inception", metrics=["accuracy@classifier"])
 
 
 def test_images_that_are_kept_by_default_fit_a_size(model, tmp_path, monkeypatch):
@@ -286,9 +399,9 @@ def test_the_length_of_an_average_is_an_axis(tmp_path):
 
 def test_models_are_loaded_once_and_few_are_held(model, tmp_path, monkeypatch):
     loads: list[str] = []
-    from_pretrained = bench_module.Model.from_pretrained
+    from_pretrained = shelf_module.Model.from_pretrained
     monkeypatch.setattr(
-        bench_module.Model, "from_pretrained", lambda source: loads.append(str(source)) or from_pretrained(source)
+        shelf_module.Model, "from_pretrained", lambda source: loads.append(str(source)) or from_pretrained(source)
     )
     others = [str(tiny_model(tmp_path / f"model-{i}", i + 1)) for i in range(3)]
     done(tiny_plan(model, axes={"w": [1, 2, 3], "model": others[:2]}), tmp_path / "two")
@@ -297,7 +410,7 @@ def test_models_are_loaded_once_and_few_are_held(model, tmp_path, monkeypatch):
     bench = Bench(plan, "cpu")
     for point in plan.points():
         bench.key(point.setting)
-    assert len(bench._models) == bench_module.MODELS
+    assert len(bench.shelf.models) == MODELS
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there can the peak be forgotten")

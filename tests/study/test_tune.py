@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support.sweeps import tiny_model, tiny_plan
 
 import guidon
-from guidon.errors import BadValue, NotSupported
+from guidon.errors import BadValue, NotSupported, SaveFailed
 from guidon.measure.estimate import Figure
 from guidon.measure.observe import IMAGES
 from guidon.study.goals import Limit, Objective, excess, read_limit, read_objective, value_of, winners
@@ -225,6 +225,12 @@ class TestSearch:
         with pytest.raises(BadValue, match="weak"):
             tune(tiny_plan(model, axes={"rule": ["autoguidance(2)"]}, rule=None), NFE, [], tmp_path, trials=2)
 
+    def test_a_full_disk_ends_the_search(self, plan, tmp_path, monkeypatch):
+        monkeypatch.setattr(Sampled, "block", lambda *_: (_ for _ in ()).throw(SaveFailed("full")))
+        with pytest.raises(SaveFailed):
+            tune(plan, NFE, [], tmp_path, trials=3)
+        assert log_of(tmp_path) == []
+
     def test_axes_that_play_no_part_in_a_trial_are_not_told(self, model, tmp_path):
         axes = {"rule": {"plain": "cfg(2)", "apg": "cfg({w}) | apg"}, "w": [3]}
         found = tune(tiny_plan(model, axes=axes, rule=None), NFE, [], tmp_path, trials=6)
@@ -256,6 +262,10 @@ def test_what_cannot_be_a_default_is_not_saved(model, tmp_path):
     before = (model / "config.json").read_bytes()
     with pytest.raises(NotSupported, match="no negative"):
         save_defaults(str(model), found.best[0])
+    other = tiny_model(tmp_path / "other", 1)
+    one = tune(tiny_plan(model, axes={"w": [2]}), NFE, [], tmp_path / "one", trials=None).best[0]
+    with pytest.raises(NotSupported, match=f"those of {model}, not of {other}"):
+        save_defaults(str(other), one)
     with pytest.raises(NotSupported, match="no folder here"):
         save_defaults("owner/name", found.best[0])
     assert (model / "config.json").read_bytes() == before

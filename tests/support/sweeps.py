@@ -20,10 +20,12 @@ ARCHITECTURE = {
 }
 
 
-def tiny_model(folder: Path, seed: int = 0) -> Path:
+def tiny_model(
+    folder: Path, seed: int = 0, *, shape: tuple[int, int, int] = (1, 8, 8), classes: tuple[str, ...] = ("0", "1", "2")
+) -> Path:
     """Save a random model of three classes, 8 x 8 grey pixels, and return its folder."""
     torch.manual_seed(seed)
-    model = Model(ModelConfig(shape=(1, 8, 8), architecture=ARCHITECTURE, classes=("0", "1", "2")))
+    model = Model(ModelConfig(shape=shape, architecture=ARCHITECTURE, classes=classes))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)

@@ -108,7 +108,16 @@ def _singular(kind: str, known: dict[str, Any]) -> str:
 def _row(name: str, member: Any) -> Row:
     about = (inspect.getdoc(member) or "").partition("\n")[0].partition(" Source:")[0]
     said = ", ".join(arguments(member))
-    return f"{name}({said})" if said else name, about.replace("``", "")
+    return (f"{name}({said})" if said else name) + _mark(member), about.replace("``", "")
+
+
+def _mark(member: Any) -> str:
+    """Return which way is better of a metric, and what it needs; nothing for all else."""
+    if not hasattr(member, "compares"):
+        return ""
+    better = [f"{member.better} is better"] if member.better else []
+    needs = ", ".join([*(["reference"] if member.compares else []), *member.needs])
+    return f" ({'; '.join([*better, needs])})"
 
 
 def arguments(member: Any) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from guidon.errors import BadValue, GuidonError, UnknownName
+from guidon.errors import BadValue, GuidonError, GuidonWarning, UnknownName
 
 if TYPE_CHECKING:
     from guidon.measure.metric import Wanted
@@ -65,7 +66,7 @@ def measure(
     Compare figures only where the number of images, the reference and the network
     are the same: they stand beside every figure. Writes measure.json; what was seen
     of the images is kept in rows/ beside it and is not looked at, nor sampled,
-    again. Rows of references, and classifiers trained on them, are kept in
+    again. Nothing is overwritten: the next is measure-2.json, and so on. Rows of references, and classifiers trained on them, are kept in
     $GUIDON_CACHE (~/.cache/guidon).
 
     Args:
@@ -94,7 +95,7 @@ def measure(
     started = time.perf_counter()
     asked = {"label": label, "rule": rule, "solver": solver, "grid": grid, "steps": steps, "seed": seed}
     with loading("networks"):
-        from guidon.app.measure_table import table, write_measured
+        from guidon.app.measure_table import table, too_few, write_measured
         from guidon.app.models import device_of
         from guidon.measure.metric import check, measured
         from guidon.measure.observe import Rows, digest, leave_team, observe, team
@@ -103,21 +104,36 @@ def measure(
         networks = named_networks(features or [AUTO])
         wanted = wishes(metric or (ALONE if reference is None else COMPARING), networks)
         first = team()[0] == 0
+    if reference is None and (comparing := [wish.key for wish in wanted if wish.metric.compares]):
+        raise BadValue(f"{', '.join(comparing)} compares with real images; give --reference")
     where, cache = device_of(device), cache_folder()
     with steps_bar("reading", "images", shown=first) as on_images:
         looked, about = open_images(images, asked, n, size, split, device, cache, on_images)
+        if n is not None and len(looked) < n and first:
+            warnings.warn(GuidonWarning(f"asked for {n:,} images, there are {len(looked):,}"), stacklevel=1)
         real = None if reference is None else open_reference(reference, reference_split, size, looked, cache, on_images)
     with steps_bar("training a classifier", "epochs", shown=first) as on_epoch:
         eyes = open_eyes(wanted, networks, real, cache, where, on_epoch)
     told = {eye.name: eye.fingerprint for eye in eyes}
     if any("labels" in wish.metric.needs for wish in wanted):
         looked = aligned(looked, eyes)
+    failed: dict[str, GuidonError] = {}
     for wish in wanted:
-        check(
-            wish,
-            Rows({}, len(looked), labels=looked.labels, captions=looked.captions, observers=told),
-            None if real is None else Rows({}, len(real[1]), observers=told),
-        )
+        try:
+            check(
+                wish,
+                Rows({}, len(looked), labels=looked.labels, captions=looked.captions, observers=told),
+                None if real is None else Rows({}, len(real[1]), observers=told),
+            )
+        except BadValue as error:
+            failed[wish.key] = error
+            if "labels" in wish.metric.needs and looked.labels is None:
+                failed[wish.key] = BadValue(
+                    f"{wish.key} needs labels, and the images have none; put them into a folder for each class, or measure the model itself"
+                )
+    if len(failed) == len(wanted):
+        raise next(iter(failed.values()))
+    wanted = [wish for wish in wanted if wish.key not in failed]
     against = None
     if real is not None:
         compare = {wish.network for wish in wanted if wish.metric.compares}
@@ -130,7 +146,6 @@ def measure(
     if not first:
         return
     figures: dict[str, Any] = {}
-    failed: dict[str, GuidonError] = {}
     with steps_bar("measuring", "figures") as on_figure:
         for done, wish in enumerate(wanted, 1):
             try:
@@ -148,6 +163,8 @@ def measure(
         record["failed"] = {key: str(error) for key, error in failed.items()}
     written = write_measured(out, wanted, figures, record)
     table(wanted, figures, record)
+    for line in too_few(figures, rows):
+        print(line)
     print(f"wrote {written}, in {time.perf_counter() - started:.1f} s with loading")
     if failed:
         raise BadValue("\n".join(f"{key} could not be measured: {error}" for key, error in failed.items()))

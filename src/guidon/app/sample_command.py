@@ -304,10 +304,11 @@ def summary(samples: Samples) -> str:
     record = samples.record
     count = len(samples)
     up = record.get("upsampler")
+    precision = "" if record.get("precision", "fp32") == "fp32" else f" in {record['precision']}"
     enlarged = f"enlarged by {up['rule']}, {up['solver']} in {up['steps']} steps on {up['grid']}, " if up else ""
     return (
         f"{count} image{'s' if count > 1 else ''} of {record['size'][0]}x{record['size'][1]}: {record['rule']}, "
-        f"{record['solver']} in {record['steps']} steps on {record['grid']}, {enlarged}"
+        f"{record['solver']} in {record['steps']} steps on {record['grid']}{precision}, {enlarged}"
         f"{samples.nfe:g} network evaluations an image, {samples.seconds:.1f} s ({count / samples.seconds:.1f} images/s)"
     )
 

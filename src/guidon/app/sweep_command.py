@@ -34,11 +34,11 @@ def sweep(
 ) -> None:
     """Sample and measure a model at every setting of a plan.
 
-    All cells have the same seeds. Each is stored as soon as it is finished: the
-    same command goes on with a sweep that was stopped, however it was, and after a
-    change of the plan makes what is new. Writes report.html, a page for a colleague,
-    table.csv and table.json. A cell or a figure that fails is named at the end, and
-    the others are made.
+    All cells have the same seeds. Each is stored as soon as it is finished:
+    the same command goes on with a sweep that was stopped, however it was,
+    and after a change of the plan makes what is new. Writes report.html, a
+    page for a colleague, table.csv and table.json. A cell or a figure that
+    fails is named at the end, and the others are made.
 
     Args:
         plan: a YAML file.

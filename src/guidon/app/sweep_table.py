@@ -9,6 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from guidon.app.console import Output
+from guidon.app.measure_table import too_few
+from guidon.errors import MissingFile
 from guidon.study.columns import Point as Value
 from guidon.study.columns import axes, best, columns, shown
 from guidon.study.goals import value_of
@@ -35,6 +37,15 @@ def print_cells(cells: Sequence[Cell]) -> None:
     print(
         f"{len(cells)} cells of {_counts(cells)} images each; ±: half of the 95 % interval; *: the best of its column"
     )
+    for line in dict.fromkeys(line for cell in cells for line in _too_few(cell)):
+        print(line)
+
+
+def _too_few(cell: Cell) -> list[str]:
+    try:
+        return too_few(cell.figures, cell.rows())
+    except MissingFile:  # its rows were deleted
+        return []
 
 
 def print_jobs(points: Mapping[str, Point], jobs: Sequence[Job], finished: Mapping[str, Cell]) -> None:

@@ -53,10 +53,10 @@ def tune(
     """Find the settings that are best by a figure, within limits.
 
     Tries rules, weights and solvers, each trial led by those before it; where
-    network evaluations are limited, a trial takes as many steps as they allow. Every
-    trial is kept as a cell of a sweep: the same command goes on where it stopped, and
-    with more --trials searches on. Writes report.html, table.csv, table.json and
-    trials.jsonl, a line for each trial.
+    network evaluations are limited, a trial takes as many steps as they
+    allow. Every trial is kept as a cell of a sweep: the same command goes on
+    where it stopped, and with more --trials searches on. Writes report.html,
+    table.csv, table.json and trials.jsonl, a line for each trial.
 
     Args:
         model: a run's folder, a model's folder, or a hub id.

@@ -14,7 +14,7 @@ from guidon import registry
 from guidon.errors import BadValue, GuidonError, MissingFile, SaveFailed, UnknownLabel
 from guidon.measure.metric import Wanted, check, measured
 from guidon.measure.metrics import Pixels, Shapes
-from guidon.measure.networks import Classifier
+from guidon.measure.networks import Classifier, FeatureNetwork
 from guidon.measure.observe import Observer, OnBlock, Rows, digest
 from guidon.study.cost import LOG, Logged
 from guidon.study.images import Sampled
@@ -159,7 +159,7 @@ class Bench:
         """Return a finished cell with those of its figures that are wanted, of these networks and this reference."""
         lacking = {wish.key for wish in self.lacks(cell)}
         keys = [wish.key for wish in self.wanted if wish.key in cell.figures and wish.key not in lacking]
-        figures, against = ({key: part[key] for key in keys} for part in (cell.figures, cell.against))
+        figures, against = {key: cell.figures[key] for key in keys}, {key: cell.against[key] for key in keys}
         return replace(cell, figures=figures, against=against)
 
     def check(self, setting: Setting) -> None:
@@ -212,7 +212,8 @@ class Bench:
     def _network(self, name: str) -> Observer:
         """Open a feature network by its name."""
         text = self.plan.opening(name)
-        network = self.classifier if text == AUTO else registry.parse("features", text)
+        network: FeatureNetwork | None = self.classifier if text == AUTO else registry.parse("features", text)
+        assert network is not None  # somebody asks for it
         return network.open(self.device)
 
     def _rows(self, room: Path, images: Logged, on_block: OnBlock | None) -> Rows:

@@ -104,10 +104,10 @@ def sweep(
         places = {key: point.axes for key, point in points.items()}
         store.arrange(places)
         order = list(places)
-        for cell in store.cells():
-            current = bench.current(cell)
-            if current.figures.keys() != cell.figures.keys():
-                store.put(current, order.index(cell.key))
+        for there in store.cells():
+            current = bench.current(there)
+            if current.figures.keys() != there.figures.keys():
+                store.put(current, order.index(current.key))
         if on_plan is not None:
             on_plan(jobs, len(points))
         failures: list[Failure] = []

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guidon.checkpoints.atomic import surviving, write_text
 from guidon.checkpoints.native import CONFIG, local_folder, read_config
-from guidon.errors import BadValue, GuidonError, MissingFile, NotSupported, SaveFailed
+from guidon.errors import BadValue, NotSupported
 from guidon.measure.observe import OnBlock
 from guidon.model import Model
 from guidon.model_config import ModelConfig, SampleDefaults
-from guidon.study.axes import Range, as_number
 from guidon.study.bench import Bench, OnPrepare
 from guidon.study.goals import Limit, Objective, excess, value_of, winners
-from guidon.study.plan import Point, SweepPlan
-from guidon.study.store import Cell, Store
+from guidon.study.plan import SweepPlan
+from guidon.study.search import LOG, OnTry, keys_of, log_line, searched
 from guidon.study.shelf import fingerprint
-from guidon.study.sweep import Failure, made, planned, sweep, told
+from guidon.study.store import Cell, Store
+from guidon.study.sweep import Failure, sweep, told
 
-LOG = "trials.jsonl"
 SPACE: dict[str, Any] = {
     "rule": {
         "cfg": "cfg({w})",
@@ -42,8 +38,6 @@ SPACE: dict[str, Any] = {
 }
 STEPS = {"from": 10, "to": 40, "count": 4, "spacing": "log"}
 """Where to look when nothing is said: rules that need nothing but a null; steps where evaluations are not limited."""
-
-OnTry = Callable[[int, int, Cell | None], None]
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class Tuned:
     @property
     def keys(self) -> list[str]:
         """The figures and costs that all of it is about."""
-        return _keys(self.objectives, self.limits)
+        return keys_of(self.objectives, self.limits)
 
 
 def default_space(limits: Sequence[Limit]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,7 +106,7 @@ def tune(
         store = Store(out)
         with store.alone():
             bench = Bench(plan, device, cache, on_prepare)
-            cells = _searched(plan, bench, store, objectives, limits, trials, seed, on_try, on_block)
+            cells = searched(plan, bench, store, objectives, limits, trials, seed, on_try, on_block)
     best = winners(cells, objectives, limits)
     if not best:
         raise BadValue(_nothing(cells, objectives, limits))
@@ -145,7 +139,7 @@ def _gridded(
         said = "; ".join(f"{failure.figure}: {failure.why}" for failure in failures if failure.key == cell.key)
         tried.append((cell.axes, cell, said))
     tried += [(failure.point.axes, None, failure.why) for failure in failures if not failure.figure]
-    lines = [_line(i, axes, cell, objectives, limits, said) for i, (axes, cell, said) in enumerate(tried)]
+    lines = [log_line(i, axes, cell, objectives, limits, said) for i, (axes, cell, said) in enumerate(tried)]
     write_text(out / LOG, "".join(lines))
     return cells
 
@@ -153,7 +147,7 @@ def _gridded(
 def _nothing(cells: Sequence[Cell], objectives: Sequence[Objective], limits: Sequence[Limit]) -> str:
     """Say why nothing is best."""
     why = next(
-        (f" ({cell.failed[key]})" for cell in cells for key in _keys(objectives, limits) if key in cell.failed), ""
+        (f" ({cell.failed[key]})" for cell in cells for key in keys_of(objectives, limits) if key in cell.failed), ""
     )
     if all(excess(cell, limits) for cell in cells):
         near = min(cells, key=lambda cell: excess(cell, limits))
@@ -163,113 +157,6 @@ def _nothing(cells: Sequence[Cell], objectives: Sequence[Objective], limits: Seq
             " the same command with more --trials goes on"
         )
     return f"{objectives[0].key} is no number anywhere{why}; take another objective, or more images (--n)"
-
-
-def _searched(
-    plan: SweepPlan,
-    bench: Bench,
-    store: Store,
-    objectives: Sequence[Objective],
-    limits: Sequence[Limit],
-    trials: int,
-    seed: int,
-    on_try: OnTry | None,
-    on_block: OnBlock | None,
-) -> list[Cell]:
-    optuna = _optuna()
-    store.put_note("plan", bench.record())
-    store.arrange({})
-    with _quiet(optuna):
-        sampler = optuna.samplers.TPESampler(
-            seed=seed, constraints_func=(lambda trial: (trial.user_attrs["excess"],)) if limits else None
-        )
-        study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(objectives))
-    write_text(store.folder / LOG, "")
-    cells: dict[str, Cell] = {}
-    failure: GuidonError | None = None
-    for number in range(trials):
-        with _quiet(optuna):
-            trial = study.ask()
-            labels, values = _chosen(trial, plan)
-        used: set[str] = set()
-        cell: Cell | None = None
-        losses, said = [math.nan], ""
-        try:
-            setting = plan.setting(values, used).plain()
-            labels = {name: label for name, label in labels.items() if name in used}
-            cell = _cell(Point(labels, setting), bench, store, len(cells), on_block)
-            losses = [objective.loss(cell) for objective in objectives]
-            cells.setdefault(cell.key, cell)
-            trial.set_user_attr("excess", excess(cell, limits))
-            said = "; ".join(f"{key}: {why}" for key, why in cell.failed.items())
-        except (SaveFailed, MissingFile):
-            raise
-        except GuidonError as error:
-            said, failure = str(error), error
-        with _quiet(optuna):
-            failed = optuna.trial.TrialState.FAIL if any(map(math.isnan, losses)) else None
-            study.tell(trial, None if failed else losses, state=failed)
-        with (store.folder / LOG).open("a") as log:
-            log.write(_line(number, labels, cell, objectives, limits, said))
-        if on_try is not None:
-            on_try(number + 1, trials, cell)
-    if not cells and failure is not None:
-        raise failure
-    return list(cells.values())
-
-
-def _cell(point: Point, bench: Bench, store: Store, place: int, on_block: OnBlock | None) -> Cell:
-    """Return the cell of a trial, made unless it is there."""
-    key = bench.key(point.setting)
-    there = store.all_cells().get(key)
-    jobs = planned({key: point}, bench, store)
-    if jobs:
-        cell = made(jobs[0], bench, store.folder, on_block)
-    else:
-        assert there is not None
-        cell = bench.current(there)
-    if any(other.key == key for other in store.cells()):  # tried before, by way of another name
-        return cell
-    cell = replace(cell, axes=point.axes)
-    store.put(cell, place)
-    return cell
-
-
-def _chosen(trial: Any, plan: SweepPlan) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the names and the values that a trial suggests on every axis."""
-    labels, values = {}, {}
-    for name, axis in plan.read_axes().items():
-        if isinstance(axis, Range):
-            log = axis.spacing == "log"
-            if axis.whole:
-                number: float = trial.suggest_int(name, math.ceil(axis.low), math.floor(axis.high), log=log)
-            else:
-                number = as_number(trial.suggest_float(name, axis.low, axis.high, log=log), 3)
-            labels[name] = values[name] = number
-        else:
-            index = trial.suggest_categorical(name, range(len(axis.values)))
-            labels[name], values[name] = axis.values[index]
-    return labels, values
-
-
-def _line(
-    number: int,
-    labels: dict[str, Any],
-    cell: Cell | None,
-    objectives: Sequence[Objective],
-    limits: Sequence[Limit],
-    said: str = "",
-) -> str:
-    entry: dict[str, Any] = {"trial": number, "axes": labels}
-    if cell is not None:
-        values = {key: value_of(cell, key) for key in _keys(objectives, limits)}
-        entry |= {"cell": cell.key, "values": values}
-        entry |= {"allowed": excess(cell, limits) == 0}
-    return json.dumps(entry | ({"failed": said} if said else {})) + "\n"
-
-
-def _keys(objectives: Sequence[Objective], limits: Sequence[Limit]) -> list[str]:
-    return list(dict.fromkeys([*(objective.key for objective in objectives), *(limit.key for limit in limits)]))
 
 
 def save_defaults(model: str, cell: Cell) -> Path:
@@ -290,7 +177,7 @@ def save_defaults(model: str, cell: Cell) -> Path:
         raise NotSupported(f"a model's defaults have no {needed[0]}; sample with it instead: guidon sample --help")
     if fingerprint(Model.from_pretrained(model)) != cell.settings["weights"]:
         raise NotSupported(
-            f"the best settings are those of {cell.settings['model']}, not of {model}; nothing was saved: tune {cell.settings['model']} itself"
+            f"the best settings are those of {cell.settings['model']}, not of {model}; nothing was saved. Tune that one alone"
         )
     path = surviving(local_folder(model)) / CONFIG
     config = ModelConfig(**read_config(path.parent))
@@ -298,22 +185,3 @@ def save_defaults(model: str, cell: Cell) -> Path:
     content = config.model_copy(update={"sample": sample}).model_dump(mode="json")
     write_text(path, json.dumps(content, indent=2) + "\n")
     return path
-
-
-@contextlib.contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
-    """Keep Optuna from writing of each trial, and of what is new in it."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise NotSupported(
-            "guidon tune needs Optuna; pip install 'guidon[tune]', or try every setting: --grid"
-        ) from error
-    return optuna

@@ -27,8 +27,8 @@ class Frechet(Metric):
     """The Fréchet distance between Gaussians fitted to the features of sample and reference.
 
     ``|m - m_r|^2 + tr(A + B - 2 (A B)^1/2)``, with unbiased covariances A and B. It falls as the number of images grows, so only
-    figures of as many images compare. The interval of large features has fewer resamples than were asked for, and where they are fewer than 100
-    it is that of a normal distribution; see `estimate`.
+    figures of as many images compare. The interval of large features has fewer resamples than were asked for; of fewer than 100 it is
+    that of a normal distribution (see `estimate`).
 
     Source: Heusel et al., arXiv 1706.08500, eq. 6; Dowson & Landau, J. Multivariate Analysis 12 (1982).
     """

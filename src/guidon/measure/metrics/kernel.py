@@ -28,8 +28,8 @@ class Kernel(Metric):
     """The unbiased squared maximum mean discrepancy under the kernel ``(x.y / D + 1)^3``.
 
     Over all pairs by default: that is what the mean over random subsets estimates, without the noise of drawing them. An image
-    that counts twice makes two pairs with each other image and none with its copy, so the estimate stays unbiased. The interval of a large set has fewer
-    resamples than were asked for.
+    that counts twice makes two pairs with each other image and none with its copy, so the estimate stays unbiased. The interval
+    of a large set has fewer resamples than were asked for.
 
     Args:
         subsets: mean over so many random subsets of both sets, drawn with seed 0, as the paper does; 0: all pairs of all images.
