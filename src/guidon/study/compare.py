@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,13 +178,14 @@ def compared(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Return p-values so that the chance of calling any of several equal figures different stays what one p-value says.
+    """Return p-values so that the chance of calling any of several equal figures different stays what one p-value says; NaN stays NaN.
 
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure (1979).
     """
-    adjusted, largest = [0.0] * len(p), 0.0
-    for rank, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[i]))
+    adjusted, largest = [math.nan] * len(p), 0.0
+    tested = [i for i in range(len(p)) if not math.isnan(p[i])]
+    for rank, i in enumerate(sorted(tested, key=lambda i: p[i])):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p[i]))
         adjusted[i] = largest
     return adjusted
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from guidon.errors import SaveFailed
 from guidon.measure.observe import ImageSet
 from guidon.study.images import Sampled
 from guidon.study.store import Cost
@@ -41,9 +42,15 @@ class Logged(ImageSet):
         forget_peak(self.device)
         block = self.images.block(start, stop)
         took = {"images": len(block), "seconds": self.images.seconds[start], "nfe": self.images.nfe[start]}
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("a") as file:
-            file.write("\n" + json.dumps({"start": start, **took, "peak_memory": peak_memory(self.device)}))
+        line = json.dumps({"start": start, **took, "peak_memory": peak_memory(self.device)})
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("a") as file:
+                file.write("\n" + line)
+        except OSError as error:
+            raise SaveFailed(
+                f"could not write {self.log} ({error.strerror or error}); free space, then go on with the same command"
+            ) from error
         return block
 
     def cost(self) -> Cost:

@@ -36,7 +36,9 @@ def vectors(rows: Rows, aspect: str, least: int = 2) -> np.ndarray:
     if array.ndim != 2:
         raise ShapeMismatch(f"{aspect} must be (N, D), one vector an image, not {array.shape}; observe the images anew")
     if len(array) < least:
-        raise DataError(f"{len(array)} images are too few to measure; take at least {least}, better a thousand")
+        raise DataError(
+            f"{len(array)} image{'s are' if len(array) != 1 else ' is'} too few to measure; take at least {least}, better a thousand"
+        )
     kept(rows, ("finite", aspect), lambda: _check_finite(array, aspect))
     return array
 
