@@ -122,7 +122,7 @@ MODES = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "edges", "printed"), MODES, ids=str)
+@pytest.mark.parametrize(("rule", "edges", "printed"), MODES, ids=range(len(MODES)))
 def test_the_share_of_the_inner_mode(rule: Rule, edges: tuple[float, ...], printed: str) -> None:
     """Sheet, section 7: the class has modes at 1 and 2.5, no class has them at -1 and -2.5 too."""
     modes = Mixture(
