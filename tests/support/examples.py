@@ -143,7 +143,9 @@ REQUIRED = {
         for name in ("negative", "avoid", "two-scale", "perp-neg", "autoguidance", "pag", "seg", "slg")
     },
     **{name: {"weight": 3.0} for name in ("tsg", "icg", "internal")},
-    **{name: {"weight": 3.0} for name in ("classifier", "dynamic-scale")},
+    "classifier": {"weight": 3.0, "folder": "judge"},  # a rule, and a network that metrics see with
+    "dynamic-scale": {"weight": 3.0},
+    "torchscript": {"file": "network.pt"},
     "cfgpp": {"weight": 0.6},
     "rectified-cfgpp": {"weight": 3.0},
     "conjunction": {"weights": (3.0, 2.0)},

@@ -100,12 +100,13 @@ def tune(
         BadValue: nothing that was tried keeps to the limits.
         NotSupported: Optuna is not installed.
     """
+    bench = Bench(plan, device, cache, on_prepare)
+    bench.shelf.shape(plan.points()[0].setting)  # what is no model is refused before a folder is made
     if trials is None:
-        cells = _gridded(plan, out, objectives, limits, device, cache, on_prepare, on_try, on_block)
+        cells = _gridded(plan, out, objectives, limits, bench, on_try, on_block)
     else:
         store = Store(out)
         with store.alone():
-            bench = Bench(plan, device, cache, on_prepare)
             cells = searched(plan, bench, store, objectives, limits, trials, seed, on_try, on_block)
     best = winners(cells, objectives, limits)
     if not best:
@@ -118,9 +119,7 @@ def _gridded(
     out: Path,
     objectives: Sequence[Objective],
     limits: Sequence[Limit],
-    device: str | None,
-    cache: Path | None,
-    on_prepare: OnPrepare | None,
+    bench: Bench,
     on_try: OnTry | None,
     on_block: OnBlock | None,
 ) -> list[Cell]:
@@ -130,8 +129,7 @@ def _gridded(
         if on_try is not None:
             on_try(done, cells, cell)
 
-    how: dict[str, Any] = {"device": device, "cache": cache, "on_prepare": on_prepare, "on_block": on_block}
-    cells = sweep(plan, out, **how, on_cell=on_cell, on_fail=failures.append)
+    cells = sweep(plan, out, bench=bench, on_cell=on_cell, on_block=on_block, on_fail=failures.append)
     if not cells:
         raise BadValue(told(failures))
     tried: list[tuple[dict[str, Any], Cell | None, str]] = []
