@@ -60,7 +60,8 @@ def made_by_ray(
         ray.init(log_to_driver=False)
     try:
         actors = _workers(ray, bench, folder.resolve(), min(len(jobs), workers or _room(ray)))
-        waiting, busy = list(jobs), dict[Any, tuple[Any, Job]]()
+        waiting = list(jobs)
+        busy: dict[Any, tuple[Any, Job]] = {}
 
         def give(actor: Any) -> None:
             job = waiting.pop(0)
