@@ -282,13 +282,13 @@ def test_reduces_to_cfg(rule: Rule) -> None:
 def test_conditions_that_must_be_told() -> None:
     for rule, names in (
         (Negative(2.0), {"negative", "main"}),
-        (Avoid(2.0), {"negative"}),
-        (Conjunction((2.0,)), set()),
-        (Conjunction((2.0, 0.0)), {"also"}),
-        (Conjunction((2.0, 1.0, 3.0, 4.0)), {"also", "also-2", "also-3"}),
-        (TwoScale(2.0), {"partial"}),
-        (PerpNeg(2.0, ()), set()),
-        (PerpNeg(2.0, (1.0, 0.0, 2.0)), {"negative", "negative-2", "negative-3"}),
+        (Avoid(2.0), {"null", "negative"}),
+        (Conjunction((2.0,)), {"null"}),
+        (Conjunction((2.0, 0.0)), {"null", "also"}),
+        (Conjunction((2.0, 1.0, 3.0, 4.0)), {"null", "also", "also-2", "also-3"}),
+        (TwoScale(2.0), {"null", "partial"}),
+        (PerpNeg(2.0, ()), {"null"}),
+        (PerpNeg(2.0, (1.0, 0.0, 2.0)), {"null", "negative", "negative-2", "negative-3"}),
     ):
         assert rule.uses() == names
 

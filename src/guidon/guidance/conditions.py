@@ -121,7 +121,7 @@ class Avoid(Sum):
         return _shares({GIVEN: now(self.weight, at), NEGATIVE: -self.push})
 
     def uses(self) -> frozenset[str]:
-        return frozenset(("negative",))
+        return frozenset(("null", "negative"))
 
 
 @register("rule", "conjunction")
@@ -155,7 +155,7 @@ class Conjunction(Sum):
         return _shares({Branch(name): now(w, at) for name, w in zip(names, self.weights, strict=True)})
 
     def uses(self) -> frozenset[str]:
-        return frozenset(numbered("also", len(self.weights) - 1))
+        return frozenset(("null", *numbered("also", len(self.weights) - 1)))
 
 
 @register("rule", "two-scale")
@@ -194,7 +194,7 @@ class TwoScale(Sum):
         return _shares({GIVEN: weight, PARTIAL: _total(self.part, _times(-1, weight))})
 
     def uses(self) -> frozenset[str]:
-        return frozenset(("partial",))
+        return frozenset(("null", "partial"))
 
 
 def numbered(name: str, count: int) -> list[str]:

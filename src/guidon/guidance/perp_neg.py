@@ -57,7 +57,7 @@ class PerpNeg(Rule):
         return {Branch(name): push for name, push in zip(names, self.pushes, strict=True) if push != 0}
 
     def uses(self) -> frozenset[str]:
-        return frozenset(numbered("negative", len(self.pushes)))
+        return frozenset(("null", *numbered("negative", len(self.pushes))))
 
     def zeros(self, at: Moment) -> Which:
         return those(now(self.weight, at), 0.0) if is_open(self.when, at) else False

@@ -199,7 +199,7 @@ class Rule(ABC):
         return None
 
     def uses(self) -> frozenset[str]:
-        """Return the names of the conditions and networks that the rule asks at some weight, beside those of any model."""
+        """Return the names of the conditions and networks that the rule asks at some weight, beside given."""
         return frozenset()
 
     def zeros(self, at: Moment) -> Which:
