@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from guidon._version import __version__
 
 if TYPE_CHECKING:
+    from guidon.bridges.steer import steer
     from guidon.classifier import Classifier
     from guidon.classifier_request import load_classifier
     from guidon.clip import Clip
@@ -43,6 +44,7 @@ _HOME = {
     "Samples": "guidon.tasks.generate",
     "load": "guidon.model",
     "load_classifier": "guidon.classifier_request",
+    "steer": "guidon.bridges.steer",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "__version__",
     "load",
     "load_classifier",
+    "steer",
 ]
 
 

@@ -190,9 +190,9 @@ def test_guider(case: Case) -> None:
                 agree(laplacian(padded_as(case, prediction[0]), bands)[i], case[key], key)
 
 
-def check(case: Case, space: str) -> None:
+def check(case: Case, space: str, kind: type[Run] = Run) -> None:
     params, args = case.params, case.params["args"]
-    run = Run(rule_of(params["guider"], args, space), space, params["num_inference_steps"])
+    run = kind(rule_of(params["guider"], args, space), space, params["num_inference_steps"])
     # the mixed guider is plain at first, and only remembers
     plain_until = args.get("adaptive_projected_guidance_start_step", 5) if params["guider"] in MIXED else -1
     given, null, weak = inputs(params["input"])
@@ -202,7 +202,7 @@ def check(case: Case, space: str) -> None:
         answers = padded_as(case, given[call]), padded_as(case, null[call]), weak[call]
         got, asked = run.call(step, *answers), run.asked
         if step <= plain_until:
-            got = Run(rule_of("ClassifierFreeGuidance", args, space), space, run.steps).call(step, *answers)
+            got = kind(rule_of("ClassifierFreeGuidance", args, space), space, run.steps).call(step, *answers)
         agree(got, case["pred"][call], f"{space} at {step}")
         if 0 not in (args.get("guidance_scale"), *args.get("guidance_scales", ())):
             # at weight 0 the original asks the given branch too, in vain

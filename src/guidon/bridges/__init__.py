@@ -1,0 +1,1 @@
+"""Between guidon and the pipelines of diffusers."""
