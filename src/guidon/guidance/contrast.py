@@ -119,7 +119,10 @@ def pulled(base: Prediction | None, pull: Pull) -> Prediction:
     """
     given, away, weight = pull.given, pull.away, column(pull.weight, pull.away.x0)
     if base is None:
-        x0, eps = torch.lerp(away.x0, given.x0, weight), torch.lerp(away.eps, given.eps, weight)
+        x0, eps = (
+            away.x0 + weight * (given.x0 - away.x0),
+            away.eps + weight * (given.eps - away.eps),
+        )  # bit for bit what all write
     else:
         x0 = base.x0 + (weight - 1) * (given.x0 - away.x0)
         eps = base.eps + (weight - 1) * (given.eps - away.eps)
