@@ -15,7 +15,7 @@ from guidon.bridges.guide import Asked, Guide, Score
 from guidon.bridges.intercept import Answer, after_step, class_with_call, instead_of_call
 from guidon.bridges.layout import Layout, layout_of
 from guidon.bridges.question import Question
-from guidon.bridges.told import asked_under, other_words
+from guidon.bridges.told import asked_under, other_words, without_negative
 from guidon.errors import BadValue, NotSupported
 from guidon.guidance import CFG
 from guidon.guidance.rule import Rule
@@ -204,7 +204,7 @@ class Steering:
         wanted = {name: other_words(words, parameters, prompt) for name, prompt in prompts.items() if name in uses}
         nulls = {}
         if {"null", "negative"} <= uses and "negative" not in wanted and _has_negative(words):
-            nulls["null"] = {name: value for name, value in words.items() if not name.startswith("negative_")}
+            nulls["null"] = without_negative(words)
         found: dict[str, dict[str, Question]] = {}
         for scheduler in dict.fromkeys(self.layout.networks[name] for name in self._networks):
             found[scheduler] = {name: self._question(scheduler, each, null=False) for name, each in wanted.items()}

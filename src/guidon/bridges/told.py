@@ -18,7 +18,8 @@ from guidon.errors import NotSupported
 
 Words = Mapping[str, Any]
 PROMPTS = ("prompt", "class_labels")
-OF_PROMPTS = re.compile(r"(negative_)?(pooled_)?prompt_.*|negative_.*|callback.*|generator")
+OF_NEGATIVES = re.compile(r"negative_.*|callback.*|generator")
+OF_PROMPTS = re.compile(r"(pooled_)?prompt_.*|negative_.*|callback.*|generator")  # whose generator must not be drawn from
 
 
 class _Enough(Exception):
@@ -41,6 +42,11 @@ def other_words(words: Words, parameters: Sequence[str], prompt: Any) -> dict[st
     count = _count(words, name)
     kept = {key: value for key, value in words.items() if not OF_PROMPTS.fullmatch(key)}
     return kept | {name: prompt if count is None else [prompt] * count}
+
+
+def without_negative(words: Words) -> dict[str, Any]:
+    """Return the arguments of a call without what it is told not to show."""
+    return {key: value for key, value in words.items() if not OF_NEGATIVES.fullmatch(key)}
 
 
 def _count(words: Words, name: str) -> int | None:
