@@ -70,6 +70,11 @@ class Question:
 
     def told_as(self, other: Question) -> Question:
         """Return the question with what another one tells beside state, time and what a ControlNet saw."""
+        if other.rows != self.rows:
+            raise NotSupported(
+                f"the pipeline asks about {self.rows} images here and about {other.rows} under another prompt, so one cannot stand "
+                "for the other; use a rule without further conditions"
+            )
         kept = {
             name
             for name in self.words

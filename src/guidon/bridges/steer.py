@@ -8,19 +8,19 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from guidon import registry
 from guidon.bridges.guide import Asked, Guide, Score
 from guidon.bridges.intercept import Answer, after_step, class_with_call, instead_of_call
 from guidon.bridges.layout import Layout, layout_of
 from guidon.bridges.question import Question
-from guidon.bridges.told import asked_under, other_words, without_negative
+from guidon.bridges.told import asked_under, has_negative, other_words, without_negative
 from guidon.errors import BadValue, NotSupported
 from guidon.guidance import CFG
 from guidon.guidance.rule import Rule
 
-Told = str | int | Sequence[str | int]
+Told = str | int | Tensor | Sequence[str | int | Tensor]
 
 
 def steer(
@@ -45,8 +45,8 @@ def steer(
         pipe: any pipeline of `guidon.bridges.layout.LAYOUTS`, as it is: with LoRA, IP-Adapter, offloading, compiled networks.
         rule: text form or object; a number w stands for CFG(w).
         weak: for ``autoguidance`` a worse network: a pipeline like this one, or the network alone.
-        negative, also, partial: what else rules are told, as the pipeline is told its prompt or its classes: one, or several, the
-            second of which is known as "negative-2"; for all images.
+        negative, also, partial: what else rules are told, as the pipeline is told its prompt (or class, or embedding of an image): one,
+            or several, the second of which is known as "negative-2"; for all images.
         classifier: (x, level) -> log p(what is asked for | x) (B,), differentiable in x, which is what the network is shown.
         batching: "joint" asks all branches of a step at once where they fit together, "sequential" one after the other, for less memory.
         seed: of the noise of blurred conditions, of the first image; the others count on from it.
@@ -163,7 +163,7 @@ class Steering:
             getattr(self.pipe, scheduler),
             asked,
             layout=self.layout,
-            negative=_has_negative(words),
+            negative=has_negative(words),
             tick=self._tick,
         )
 
@@ -203,7 +203,7 @@ class Steering:
         }
         wanted = {name: other_words(words, parameters, prompt) for name, prompt in prompts.items() if name in uses}
         nulls = {}
-        if {"null", "negative"} <= uses and "negative" not in wanted and _has_negative(words):
+        if {"null", "negative"} <= uses and "negative" not in wanted and has_negative(words):
             nulls["null"] = without_negative(words)
         found: dict[str, dict[str, Question]] = {}
         for scheduler in dict.fromkeys(self.layout.networks[name] for name in self._networks):
@@ -239,10 +239,6 @@ def _weak_networks(weak: Any, names: Sequence[str]) -> dict[str, nn.Module]:
     return found  # type: ignore[return-value]
 
 
-def _has_negative(words: Mapping[str, Any]) -> bool:
-    """Return whether a call is told what it is not to show."""
-    return any(value is not None for name, value in words.items() if name.startswith("negative_"))
-
-
-def _listed(told: Told) -> list[str | int]:
-    return [told] if isinstance(told, str | int) else list(told)
+def _listed(told: Any) -> list[Any]:
+    """Return one or several prompts as several."""
+    return list(told) if isinstance(told, list | tuple) else [told]

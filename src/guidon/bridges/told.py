@@ -9,53 +9,63 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from guidon.bridges.intercept import Original, instead_of_call
 from guidon.bridges.layout import Layout
 from guidon.bridges.question import Question
-from guidon.errors import NotSupported
+from guidon.errors import BadValue, NotSupported
 
 Words = Mapping[str, Any]
-PROMPTS = ("prompt", "class_labels")
-OF_NEGATIVES = re.compile(r"negative_.*|callback.*|generator")
-OF_PROMPTS = re.compile(r"(pooled_)?prompt_.*|negative_.*|callback.*|generator")  # whose generator must not be drawn from
+PROMPTS = ("prompt", "class_labels", "image_embeds")
+NEGATIVE = re.compile(r"negative_(pooled_)?prompt.*")
+IN_PLACE_OF_PROMPTS = re.compile(r"(negative_)?(pooled_)?prompt_.*|negative_prompt")
+OF_ONE_RUN = re.compile(r"callback.*|generator")  # must not be called for it, nor drawn from
 
 
 class _Enough(Exception):
     """The pipeline has asked all that was to be known."""
 
 
-def prompt_of(parameters: Sequence[str]) -> str:
-    """Return the argument of a pipeline that says what is asked for; raises `NotSupported` where none does."""
-    for name in PROMPTS:
-        if name in parameters:
-            return name
-    raise NotSupported(
-        "this pipeline is told neither prompt nor class_labels, so nothing else can be told in its place"
-    )
-
-
-def other_words(words: Words, parameters: Sequence[str], prompt: Any) -> dict[str, Any]:
-    """Return the arguments of a call with another prompt for all its images, and no negative one."""
-    name = prompt_of(parameters)
-    count = _count(words, name)
-    kept = {key: value for key, value in words.items() if not OF_PROMPTS.fullmatch(key)}
-    return kept | {name: prompt if count is None else [prompt] * count}
+def has_negative(words: Words) -> bool:
+    """Return whether a call is told what it is not to show."""
+    return any(value is not None for name, value in words.items() if NEGATIVE.fullmatch(name))
 
 
 def without_negative(words: Words) -> dict[str, Any]:
     """Return the arguments of a call without what it is told not to show."""
-    return {key: value for key, value in words.items() if not OF_NEGATIVES.fullmatch(key)}
+    return {
+        name: value for name, value in words.items() if not (NEGATIVE.fullmatch(name) or OF_ONE_RUN.fullmatch(name))
+    }
 
 
-def _count(words: Words, name: str) -> int | None:
-    """Return how many prompts a call is given, None for one that is no list."""
-    prompt = words.get(name)
-    if prompt is None:
-        embeds = words.get("prompt_embeds")
-        return None if embeds is None else int(embeds.shape[0])
-    return len(prompt) if isinstance(prompt, list) else None
+def other_words(words: Words, parameters: Sequence[str], prompt: Any) -> dict[str, Any]:
+    """Return the arguments of a call with another prompt for all its images; raises `NotSupported` where it is told none.
+
+    Args:
+        words: the arguments of the call.
+        parameters: the names of all that it takes.
+        prompt: a text, the number of a class, or the embedding of an image (D,) or (1, D), whichever the pipeline is told.
+    """
+    name = next((name for name in PROMPTS if name in parameters), None)
+    if name is None:
+        raise NotSupported(
+            f"this pipeline is told none of {', '.join(PROMPTS)}, so nothing else can be told in its place"
+        )
+    kept = {
+        key: value
+        for key, value in words.items()
+        if not (IN_PLACE_OF_PROMPTS.fullmatch(key) or OF_ONE_RUN.fullmatch(key))
+    }
+    given = words.get(name)
+    if isinstance(given, Tensor) != isinstance(prompt, Tensor):
+        raise BadValue(
+            f"the pipeline is told {name} as {type(given).__name__}; what else it is told must be the same, not {prompt!r:.60}"
+        )
+    if isinstance(given, Tensor):
+        return kept | {name: prompt.to(given).expand_as(given)}
+    many = words.get("prompt_embeds") if given is None else given
+    return kept | {name: prompt if many is None or isinstance(many, str) else [prompt] * len(many)}
 
 
 def asked_under(

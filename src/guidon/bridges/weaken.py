@@ -18,7 +18,6 @@ from guidon.models.perturb import blur, with_time_noise
 from guidon.perturbation import Perturbation
 
 BLOCKS = ("transformer_blocks", "blocks", "layers", "single_transformer_blocks", "joint_transformer_blocks")
-TIME_EMBEDDINGS = ("time_embedding", "timestep_embedder", "time_embedder", "time_embed", "time_proj_embedding")
 
 
 @contextlib.contextmanager
@@ -73,7 +72,7 @@ def layers_of(network: nn.Module, how: Perturbation) -> tuple[str, ...]:
 
 def _offered(network: nn.Module, kind: str) -> tuple[str, ...]:
     if kind == "time-noise":
-        return tuple(name for name, _ in network.named_modules() if name.rpartition(".")[2] in TIME_EMBEDDINGS)
+        return tuple(name for name, module in network.named_modules() if _embeds_time(name, module))
     if kind in ("attention-identity", "query-blur"):
         return tuple(name for name, module in network.named_modules() if _sees_itself(module))
     if kind != "skip":
@@ -88,6 +87,11 @@ def _sees_itself(module: nn.Module) -> bool:
         return False
     text_alone = getattr(module, "is_cross_attention", False) and getattr(module, "added_kv_proj_dim", None) is None
     return not text_alone
+
+
+def _embeds_time(name: str, module: nn.Module) -> bool:
+    """Return whether a module embeds the time: others of its class embed sizes, or a weight of guidance."""
+    return type(module).__name__ == "TimestepEmbedding" and "time" in name.rpartition(".")[2]
 
 
 def _is_block(name: str) -> bool:
