@@ -13,7 +13,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from guidon import registry
-from guidon.bridges.clock import Clock
+from guidon.bridges.clock import SOLVERS, Clock
 from guidon.bridges.intercept import Original
 from guidon.bridges.layout import Layout
 from guidon.bridges.question import Question, plain, said, saying
@@ -99,13 +99,13 @@ class Guide:
             self._begin(question, network)
         if self.twice:
             return self._answer_in_turn(question, asking)
+        self._once_a_step()
         if question.rows * 2 == self.rows:  # a callback switched the pipeline's own guidance off
             return asking.output(question)
         if question.rows != self.rows:
             raise NotSupported(
                 f"the pipeline asked about {self.rows} rows first and about {question.rows} now; guidon cannot tell which is which"
             )
-        self._once_a_step()
         given, null = self.layout.halves(question)
         raw = self._guided({"given": given, self._other: null}, asking, question)
         return asking.saying(torch.cat((raw, raw)), question)
@@ -152,12 +152,15 @@ class Guide:
     def _check(self, question: Question, network: nn.Module) -> None:
         """Refuse, before the first step, what cannot be done."""
         rule = registry.to_text(self.rule)
-        solver = self.clock.solver
-        if self.rule.only_with and solver not in self.rule.only_with:
+        if self.rule.only_with and self.clock.solver not in self.rule.only_with:
+            able = [name for name, (solver, _) in SOLVERS.items() if solver in self.rule.only_with]
+            remedy = (
+                f"give the pipeline another scheduler: {', '.join(able)}"
+                if able
+                else "no scheduler of diffusers does that"
+            )
             raise NotSupported(
-                f"{rule} works with the solver {' or '.join(self.rule.only_with)} only: {self.rule.why_only}; "
-                f"{type(self.clock.scheduler).__name__} is none that guidon knows as such; give the pipeline another scheduler, "
-                "DDIMScheduler or EulerDiscreteScheduler say"
+                f"{rule} does not work with {type(self.clock.scheduler).__name__}: {self.rule.why_only}; {remedy}"
             )
         if self.rule.only_with and self.clock.clips:
             raise NotSupported(
@@ -266,11 +269,6 @@ class Guide:
             else:
                 predictions[branch] = Prediction(x, at.here, nothing, nothing)
         guided, self.state = self.rule.combine(predictions, at, self.state)
-        if guided.drift is not None:
-            raise NotSupported(
-                f"{registry.to_text(self.rule)} moves the mean of a step by its variance, which is the scheduler's; let it act on "
-                "the belief (form='eps')"
-            )
         raw = self._raw(guided, x, at)
         if not torch.isfinite(raw).all():
             raise NumericalError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -216,25 +217,32 @@ class _Looks(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not functional.scaled_dot_product_attention:
             return func(*args, **kwargs)
-        named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-        query, value = named["query"], named["value"]
+        words = dict(zip(("query", "key", "value", "attn_mask"), args, strict=False)) | kwargs
+        query, value = words["query"], words["value"]  # (B, heads, positions, width)
         image = self.places.queries(query.shape[2])
         seen = self.places.keys(value.shape[2], query.shape[2])
         if image is None or seen is None:
             return func(*args, **kwargs)
         if self.how.name == "query-blur":
-            query = query.clone()
-            query[:, :, image] = blur(
-                query[:, :, image], _size(self.state, self.places.image, self.how.amount), self.how.amount
-            )
-            rest = args[3:] if len(args) > 3 else ()
-            others = {name: part for name, part in named.items() if name not in ("query", "key", "value")}
-            return func(query, named["key"], value, *rest, **others)
-        if image == slice(0, query.shape[2]):  # no text asks: nothing to compute
-            return value[:, :, seen].clone()
-        out = func(*args, **kwargs).clone()
-        out[:, :, image] = value[:, :, seen]
-        return out
+            blurred = query.clone()
+            size = _size(self.state, self.places.image, self.how.amount)
+            blurred[:, :, image] = blur(query[:, :, image], size, self.how.amount)
+            return func(**words | {"query": blurred})
+        if self.places.image == value.shape[2]:  # there is nothing else to see
+            return value
+        return func(**words | {"attn_mask": _itself_alone(query, value, image, seen, words.get("attn_mask"))})
+
+
+def _itself_alone(query: Tensor, value: Tensor, image: slice, seen: slice, mask: Tensor | None) -> Tensor:
+    """Return a mask, added to that which is, under which positions of the image see of the image themselves alone."""
+    alone = torch.zeros(query.shape[2], value.shape[2], device=query.device, dtype=query.dtype)
+    block = alone[image, seen]
+    block.fill_(-torch.inf).fill_diagonal_(0)
+    if mask is None:
+        return alone
+    if mask.dtype == torch.bool:
+        return alone.masked_fill(~mask, -torch.inf)
+    return mask + alone
 
 
 def _size(state: Tensor, positions: int, deviation: float) -> tuple[int, int]:
