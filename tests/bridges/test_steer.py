@@ -10,8 +10,8 @@ import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from peft import LoraConfig
-from support.tiny_further import EVERY
 from support.tiny_pipelines import Family, run, seeded, stable_diffusion, with_scheduler
+from support.zoo import EVERY
 from torch import Tensor
 
 import guidon

@@ -10,7 +10,6 @@ import diffusers
 import transformers
 
 from support.tiny_pipelines import (
-    FAMILIES,
     FLOW,
     NEGATIVE,
     PROMPT,
@@ -338,4 +337,3 @@ FURTHER: dict[str, Family] = {
         ),
     )
 }
-EVERY = {**FAMILIES, **FURTHER}

@@ -218,25 +218,6 @@ def hunyuan_dit() -> Any:
     )
 
 
-def lumina() -> Any:
-    return diffusers.LuminaPipeline(
-        transformer=diffusers.LuminaNextDiT2DModel(
-            sample_size=8,
-            in_channels=4,
-            hidden_size=32,
-            num_layers=2,
-            num_attention_heads=2,
-            num_kv_heads=2,
-            multiple_of=16,
-            cross_attention_dim=32,
-        ),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=vae(),
-        text_encoder=gemma_text("Gemma"),
-        tokenizer=gemma_tokenizer(),
-    )
-
-
 def kandinsky_1() -> Any:
     home = sys.modules[diffusers.KandinskyPipeline.__module__]
     texts = sys.modules[home.MultilingualCLIP.__module__]
@@ -361,13 +342,6 @@ OTHERS: dict[str, Family] = {
             PROMPT | SMALL | {"use_resolution_binning": False},
             negative=NEGATIVE,
             schedulers=vp(),
-        ),
-        Family(
-            "lumina",
-            seeded(lumina),
-            PROMPT | {"height": 64, "width": 64, "clean_caption": False} | BRIEF,
-            negative=NEGATIVE,
-            schedulers=EULER,
         ),
         Family(
             "kandinsky",

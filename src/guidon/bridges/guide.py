@@ -97,9 +97,10 @@ class Guide:
         asking = _Asking(self, name, network, own)
         if self.clock.position is None:
             self._begin(question, network)
+        if self._given is None:
+            self._once_a_step()
         if self.twice:
             return self._answer_in_turn(question, asking)
-        self._once_a_step()
         if question.rows * 2 == self.rows:  # a callback switched the pipeline's own guidance off
             return asking.output(question)
         if question.rows != self.rows:
@@ -111,15 +112,28 @@ class Guide:
         return asking.saying(torch.cat((raw, raw)), question)
 
     def _answer_in_turn(self, question: Question, asking: _Asking) -> Any:
-        """Answer 0 to the first call of a step, and to the second what makes null + 2 (0 - null) the guided answer."""
+        """Answer 0 to the first call of a step, and to the second what makes null + 2 (0 - null) the guided answer.
+
+        A pipeline that looks at the norm of the first answer is told the truth, and null + 2 (given - null) is guided.
+        """
+        keeps_norm = self.layout.keeps_norm
         if self._given is None:
-            self._once_a_step()
-            known = said(asking.output(question)) if GIVEN in self.rule.branches(self.clock.now(), self.state) else None
+            asked = keeps_norm or GIVEN in self.rule.branches(self.clock.now(), self.state)
+            known = said(asking.output(question)) if asked else None
             self._given = question, known
-            return asking.saying(torch.zeros_like(question.x if known is None else known), question)
+            first = question.x if known is None else known
+            return asking.saying(first if keeps_norm else torch.zeros_like(first), question)
         given, known = self._given
         self._given = None
-        return asking.saying(-self._guided({"given": given, self._other: question}, asking, None, known), question)
+        guided = self._guided({"given": given, self._other: question}, asking, None, known)
+        if known is None or not keeps_norm:
+            return asking.saying(-guided, question)
+        if not guided.any():
+            raise NotSupported(
+                f"the pipeline divides by the norm of what it guided, and {registry.to_text(self.rule)} gives zero; leave zeroed "
+                "steps out"
+            )
+        return asking.saying(2 * known - guided, question)
 
     def stepped(self, result: Any) -> Any:
         """Take note of a step of the scheduler and return what it is to give."""

@@ -21,6 +21,7 @@ class Layout:
         given_first: whether a joint batch is [given, null], not [null, given].
         weights: the arguments that say how strongly the pipeline itself guides.
         asks: arguments without which the pipeline asks for one branch alone, and what they are then.
+        keeps_norm: whether a pipeline that asks twice brings what it guided to the norm of what was said of given.
         channels: of the noisy state, where the input of the network holds others too; None: as many as there are.
         remark: what users should know.
     """
@@ -30,6 +31,7 @@ class Layout:
     given_first: bool = False
     weights: tuple[str, ...] = ("guidance_scale",)
     asks: Mapping[str, Any] = field(default_factory=dict)
+    keeps_norm: bool = False
     channels: int | None = None
     remark: str = ""
 
@@ -64,6 +66,20 @@ LAYOUTS: dict[str, Layout] = {
     ),
     r"AuraFlowPipeline": Layout(TRANSFORMER),
     r"LTXPipeline": Layout(TRANSFORMER),
+    r"SanaPipeline": Layout(TRANSFORMER, remark="its attention is linear: pag and seg change nothing and are refused"),
+    r"CogVideoXPipeline": Layout(TRANSFORMER),
+    r"HunyuanDiTPipeline": Layout(TRANSFORMER),
+    r"LattePipeline": Layout(TRANSFORMER),
+    r"KandinskyPipeline": Layout(channels=4),
+    r"ChromaPipeline": Layout(TRANSFORMER, calls="twice"),
+    r"QwenImagePipeline": Layout(
+        TRANSFORMER,
+        calls="twice",
+        weights=("true_cfg_scale",),
+        asks={"negative_prompt": " "},
+        keeps_norm=True,
+        remark="whatever the rule, the pipeline brings its answer to the norm of the given one",
+    ),
     r"WanPipeline": Layout({"transformer": "scheduler", "transformer_2": "scheduler"}, calls="twice"),
 }
 """By the name of the class of a pipeline."""

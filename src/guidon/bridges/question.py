@@ -88,9 +88,15 @@ class Question:
         return dataclasses.replace(self, words={**self.words, **words})
 
     @property
-    def form(self) -> Any:
-        """What two questions must have in common to be asked in one call."""
-        return _flat(_each(self.words, lambda value: (value.shape[1:], value.dtype) if self._has_rows(value) else None))
+    def form(self) -> tuple[tuple[str, str], ...]:
+        """What two questions must have in common to be asked in one call: the shapes of what has rows."""
+
+        def shape(value: Tensor) -> object:
+            return (*value.shape[1:], value.dtype) if self._has_rows(value) else "one for all"
+
+        return tuple(
+            sorted((name, str(_each(value, shape))) for name, value in self.words.items() if name not in SHARED)
+        )
 
     @staticmethod
     def joined(questions: Sequence[Question]) -> Question:
@@ -150,11 +156,3 @@ def _together(values: Sequence[Any], has_rows: Callable[[Tensor], bool]) -> Any:
     if isinstance(first, list | tuple):
         return type(first)(_together(parts, has_rows) for parts in zip(*values, strict=True))
     return first
-
-
-def _flat(value: Any) -> Any:
-    if isinstance(value, dict):
-        return tuple((name, _flat(part)) for name, part in sorted(value.items()) if name not in SHARED)
-    if isinstance(value, list | tuple):
-        return tuple(_flat(part) for part in value)
-    return value if isinstance(value, torch.Size | torch.dtype | None) else "one for all"

@@ -133,13 +133,21 @@ def _streams(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Ten
 
 
 def _skip(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-    """Give back what a block was given; where it answers for text and image, the text comes first."""
+    """Give back what a block was given, for the image and, where it answers for that too, for the text."""
     hidden, text = _streams(args, kwargs)
     if isinstance(output, Tensor):
         return hidden
     if len(output) == 1:
         return (hidden,)
-    return (None if output[0] is None else text, hidden)
+    first, second = output
+    if (
+        text is not None
+        and first is not None
+        and first.shape == hidden.shape
+        and second.shape == text.shape != hidden.shape
+    ):
+        return (hidden, text)
+    return (None if first is None else text, hidden)
 
 
 def _unsure(
